@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make demo` and `make test`. Both set up .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+HOME_DIR ?= .cross-lora
+BASES ?= $(HOME_DIR)/bases
+SOURCE := smollm2-135m
+TARGET := gemma-3-270m
+FLEET := $(filter-out %/broken-nonfinite %/README.md,$(wildcard examples/adapters/*))
+TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
+RUN := CROSS_LORA_HOME=$(HOME_DIR) $(BIN)/cross-lora
+
+.PHONY: demo test check install clean
+.DEFAULT_GOAL := help
+
+help:  ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+# torch goes first and alone, so that an index's CPU build is taken where one is offered.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[demo,dev]'
+	touch $@
+
+install: $(VENV)/.installed  ## Make .venv and install the project with its pinned versions
+
+demo: $(VENV)/.installed  ## Migrate a real fleet between two real bases and print the verdicts
+	$(BIN)/python examples/bring_bases.py --out $(BASES) $(SOURCE) $(TARGET)
+	$(RUN) base add $(BASES)/$(SOURCE) $(BASES)/$(TARGET)
+	$(RUN) base deprecate $(SOURCE) --on 2027-03-31 --successor $(TARGET)
+	$(RUN) adapter add $(FLEET) --base $(SOURCE) --owner demo
+	$(RUN) migrate --source $(SOURCE) --target $(TARGET)
+
+test: $(VENV)/.installed  ## Run every test
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.installed  ## Linters, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:  ## Remove the virtual environment and what the demo stored
+	rm -rf $(VENV) $(HOME_DIR)
