@@ -72,5 +72,8 @@ def load_settings() -> Settings:
         first = error.errors()[0]
         name = "CROSS_LORA_" + "_".join(str(part) for part in first["loc"]).upper()
         raise ConfigurationError(
-            first["msg"], repr(first.get("input")), f"environment variable {name}", f"Correct or unset {name}."
+            first["msg"],
+            repr(first.get("input")),
+            f"environment variable {name}",
+            f"Correct or unset {name}.",
         ) from error

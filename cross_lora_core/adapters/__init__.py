@@ -1,0 +1,30 @@
+"""PEFT LoRA folders in and out; every variant of LoRA is decided here.
+
+adapter = read_adapter("adapters/tickets")           # refuses what cannot be moved, and says why
+updates = updates_by_role(adapter, base).updates      # {(layer, role): LoraFactors}
+write_adapter(folder, target, moved)                  # one servable rank, the target's own name
+verify_adapter(folder, target)                        # N of N?
+"""
+
+from cross_lora_core.adapters.checking import AdapterCheck, check_adapter
+from cross_lora_core.adapters.reading import Adapter, LoraModule, Unusable, read_adapter
+from cross_lora_core.adapters.roles import RoleUpdates, updates_by_role
+from cross_lora_core.adapters.verifying import StructureReport, verify_adapter
+from cross_lora_core.adapters.writing import SERVABLE_RANKS, WrittenAdapter, servable_rank, write_adapter
+
+__all__ = [
+    "SERVABLE_RANKS",
+    "Adapter",
+    "AdapterCheck",
+    "LoraModule",
+    "RoleUpdates",
+    "StructureReport",
+    "Unusable",
+    "WrittenAdapter",
+    "check_adapter",
+    "read_adapter",
+    "servable_rank",
+    "updates_by_role",
+    "verify_adapter",
+    "write_adapter",
+]

@@ -1,0 +1,184 @@
+"""A PEFT LoRA folder as a frozen value: one low-rank update per module."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cross_lora_core.adapters.config import AdapterConfig, read_config
+from cross_lora_core.adapters.weights import parse_name, read_tensors
+from cross_lora_core.algebra import LoraFactors
+from cross_lora_core.errors import AdapterRefused
+
+__all__ = ["Adapter", "LoraModule", "Unusable", "read_adapter"]
+
+
+@dataclass(frozen=True, eq=False)
+class LoraModule:
+    """The update of one module; `path` is the module's own, without PEFT's prefix."""
+
+    path: str
+    update: LoraFactors
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A part of the adapter that is not a low-rank update of a linear module, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """An adapter, read whole.
+
+    Attributes:
+        digest: sha256 hex over module paths, factors and scalings; independent of file format and prefixes.
+        base_name: what the config says it was trained on.
+        variant: `lora` or `rslora`.
+        modules: in the order of their paths.
+        unusable: parts that cannot be carried over.
+        notes: remarks that change nothing.
+    """
+
+    name: str
+    location: Path
+    digest: str
+    base_name: str | None
+    revision: str | None
+    variant: str
+    modules: tuple[LoraModule, ...]
+    unusable: tuple[Unusable, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether every update is zero: the adapter loads, answers and changes nothing."""
+        return all(not bool(one.update.lora_A.any() and one.update.lora_B.any()) for one in self.modules)
+
+
+def read_adapter(location: str | Path, *, name: str | None = None) -> Adapter:
+    """Read an adapter folder.
+
+    Args:
+        location: folder with `adapter_config.json` and the weights.
+        name: what to call it; otherwise the folder's name.
+
+    Raises:
+        AdapterRefused: it is not a LoRA this project can move; the reason says why and what to do.
+    """
+    folder = Path(location).expanduser().absolute()
+    config = read_config(folder)
+    tensors = read_tensors(folder)
+    _refuse_nonfinite(tensors, folder)
+    pairs, others = _sort(tensors, folder)
+    if not pairs:
+        raise AdapterRefused(
+            "tensors named ….lora_A.weight and ….lora_B.weight",
+            f"{len(tensors)} other tensors",
+            str(folder),
+            "Give an adapter that PEFT saved.",
+        )
+    modules = tuple(_module(path, pairs[path], config, folder) for path in sorted(pairs))
+    return Adapter(
+        name=name or folder.name,
+        location=folder,
+        digest=_digest(modules),
+        base_name=config.base_name,
+        revision=config.revision,
+        variant=config.variant,
+        modules=modules,
+        unusable=_unusable(others, config),
+        notes=(*config.notes, *_unsaved(others, config)),
+    )
+
+
+def _refuse_nonfinite(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    bad = sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
+    if bad:
+        raise AdapterRefused(
+            "finite numbers in every tensor",
+            f"NaN or infinity in {len(bad)} of {len(tensors)} tensors, first {bad[0]}",
+            str(folder),
+            "This adapter's training diverged; use an earlier checkpoint or retrain it.",
+        )
+
+
+def _sort(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+    """LoRA factors by module and side, and the paths of everything else."""
+    pairs: dict[str, dict[str, Tensor]] = {}
+    others = []
+    for raw, tensor in sorted(tensors.items()):
+        name = parse_name(raw)
+        if name.side is None:
+            others.append(name.module)
+            continue
+        sides = pairs.setdefault(name.module, {})
+        if name.side in sides:
+            raise _broken(f"one lora_{name.side} per module", f"two for {name.module}", folder)
+        sides[name.side] = tensor
+    return pairs, others
+
+
+def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folder: Path) -> LoraModule:
+    if set(sides) != {"A", "B"}:
+        raise _broken("lora_A and lora_B of every module", f"only lora_{next(iter(sides))} of {path}", folder)
+    lora_A, lora_B = sides["A"].float(), sides["B"].float()
+    if lora_A.ndim != 2 or lora_B.ndim != 2 or lora_A.shape[0] != lora_B.shape[1]:
+        shapes = f"{list(lora_A.shape)} and {list(lora_B.shape)} at {path}"
+        raise _broken("lora_A [r, d_in] and lora_B [d_out, r]", shapes, folder)
+    rank = lora_A.shape[0]
+    if rank != config.rank_of(path):
+        raise _broken(f"rank {config.rank_of(path)} at {path}, as the config says", f"rank {rank}", folder)
+    return LoraModule(path, LoraFactors(lora_A, lora_B, config.scaling_of(path, rank)))
+
+
+def _broken(expected: str, got: str, folder: Path) -> AdapterRefused:
+    return AdapterRefused(expected, got, str(folder), "Save the adapter again with PEFT.")
+
+
+def _unusable(others: list[str], config: AdapterConfig) -> tuple[Unusable, ...]:
+    found = {_owner(path): _reason(path, config) for path in others}
+    return tuple(Unusable(path, found[path]) for path in sorted(found))
+
+
+def _unsaved(others: list[str], config: AdapterConfig) -> list[str]:
+    """PEFT lists names that a model need not have; what is not in the file is no part of the adapter."""
+    saved = {part for path in others for part in path.split(".")}
+    return [
+        f"modules_to_save names {one}, not in the file" for one in config.saved_modules if one not in saved
+    ]
+
+
+def _owner(path: str) -> str:
+    """The module a tensor belongs to, so that weight and bias of one layer count once."""
+    return path.removesuffix(".weight").removesuffix(".bias").removesuffix(".modules_to_save")
+
+
+def _reason(path: str, config: AdapterConfig) -> str:
+    if "lora_embedding" in path:
+        return "a LoRA on the embedding belongs to the source's vocabulary"
+    if "trainable_tokens" in path or (config.token_indices and "embed" in path):
+        return "trained token embeddings belong to the source's vocabulary"
+    if path.endswith(".bias"):
+        return "a trained bias is not a low-rank update"
+    if set(path.split(".")) & set(config.saved_modules) or "modules_to_save" in path:
+        return "a fully trained layer (modules_to_save) is not a low-rank update"
+    return "not a LoRA factor"
+
+
+def _digest(modules: tuple[LoraModule, ...]) -> str:
+    digest = hashlib.sha256()
+    for one in modules:
+        update = one.update
+        head = [one.path, list(update.lora_A.shape), list(update.lora_B.shape), repr(update.scaling)]
+        digest.update(repr(head).encode())
+        digest.update(update.lora_A.contiguous().numpy().tobytes())
+        digest.update(update.lora_B.contiguous().numpy().tobytes())
+    return digest.hexdigest()

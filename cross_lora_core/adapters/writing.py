@@ -1,0 +1,196 @@
+"""Write a PEFT LoRA folder for a target base that PEFT and vLLM load unchanged.
+
+vLLM reads one global `r` and `lora_alpha`, and serves certain ranks only. So
+all modules get one servable rank (padded with zeros, which is exact), scaling is
+folded into the factors and `lora_alpha = r`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import uuid
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cross_lora_core import algebra
+from cross_lora_core.algebra import LoraFactors
+from cross_lora_core.errors import AdapterRefused, ConfigurationError
+from cross_lora_core.models import BaseModel, Role
+
+__all__ = ["SERVABLE_RANKS", "WrittenAdapter", "servable_rank", "write_adapter"]
+
+SERVABLE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Values vLLM accepts for `max_lora_rank`."""
+
+
+@dataclass(frozen=True)
+class WrittenAdapter:
+    """What was written.
+
+    Attributes:
+        rank: of every module.
+        modules: number of modules.
+        truncation_loss: largest share of an update's squared norm that a smaller rank cost; 0 if none.
+    """
+
+    rank: int
+    modules: int
+    truncation_loss: float
+
+
+def servable_rank(rank: int) -> int:
+    """The smallest rank vLLM serves that is not below this one.
+
+    Raises:
+        ConfigurationError: above the largest.
+    """
+    for one in SERVABLE_RANKS:
+        if rank <= one:
+            return one
+    raise ConfigurationError(
+        f"a rank of at most {SERVABLE_RANKS[-1]}",
+        str(rank),
+        "the adapter to be written",
+        "Set an output rank: the update is then truncated, and the loss reported.",
+    )
+
+
+def write_adapter(
+    folder: Path,
+    base: BaseModel,
+    updates: Mapping[tuple[int, Role], LoraFactors],
+    *,
+    rank: int | None = None,
+    dtype: torch.dtype = torch.float16,
+    provenance: Mapping[str, Any] | None = None,
+) -> WrittenAdapter:
+    """Write updates of a base as a PEFT folder; it appears whole or not at all.
+
+    Args:
+        folder: must not exist.
+        base: the base the updates are for; its name and revision go into the config.
+        updates: by (layer, role); slices of a fused module are joined, which adds their ranks up.
+        rank: of the result; by default the smallest servable one that loses nothing.
+        dtype: of the tensors.
+        provenance: written as `migration.json`, with a model card beside it.
+
+    Raises:
+        AdapterRefused: the numbers do not fit the dtype.
+        ConfigurationError: the rank needed is above what can be served.
+    """
+    modules = _by_module(base, updates)
+    needed = max(update.rank for update in modules.values())
+    chosen = servable_rank(rank or needed)
+    losses = [algebra.truncation_loss(one, chosen) for one in modules.values() if one.rank > chosen]
+    tensors: dict[str, Tensor] = {}
+    for path, update in modules.items():
+        fitted = _fit(update, chosen)
+        tensors[f"base_model.model.{path}.lora_A.weight"] = _cast(fitted.lora_A, dtype, path)
+        tensors[f"base_model.model.{path}.lora_B.weight"] = _cast(fitted.lora_B, dtype, path)
+    staged = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
+    try:
+        _write_files(staged, tensors, _config(base, modules, chosen), base, provenance or {})
+        staged.rename(folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return WrittenAdapter(chosen, len(modules), max(losses, default=0.0))
+
+
+def _by_module(base: BaseModel, updates: Mapping[tuple[int, Role], LoraFactors]) -> dict[str, LoraFactors]:
+    """Updates by module path, sorted; fused modules joined."""
+    parts: dict[str, list[tuple[LoraFactors, Tensor, int | None]]] = defaultdict(list)
+    for (layer, role), update in sorted(updates.items(), key=lambda item: (item[0][0], item[0][1])):
+        spec = base.linear(layer, role)
+        parts[spec.module].append((update, spec.row_index(), spec.fused_out))
+    result = {}
+    for path in sorted(parts):
+        fused_out = parts[path][0][2]
+        slices = [(update, rows) for update, rows, _ in parts[path]]
+        result[path] = slices[0][0] if fused_out is None else algebra.stack_outputs(slices, fused_out)
+    return result
+
+
+def _fit(update: LoraFactors, rank: int) -> LoraFactors:
+    """The update at another rank, balanced; padding keeps the factors as they are."""
+    if update.rank > rank:
+        return algebra.rerank(update, rank)
+    plain = algebra.balance(update)
+    missing = rank - plain.rank
+    lora_A = torch.nn.functional.pad(plain.lora_A, (0, 0, 0, missing))
+    return LoraFactors(lora_A, torch.nn.functional.pad(plain.lora_B, (0, missing)))
+
+
+def _cast(tensor: Tensor, dtype: torch.dtype, path: str) -> Tensor:
+    cast = tensor.to("cpu", dtype).contiguous()
+    vanished = bool(tensor.any()) and not bool(cast.any())
+    if vanished or not bool(torch.isfinite(cast).all()):
+        got = "all zeros after the cast" if vanished else "overflow"
+        remedy = "Write it with --output-dtype bfloat16 or float32."
+        raise AdapterRefused(f"numbers within {dtype}", got, path, remedy)
+    return cast
+
+
+def _config(base: BaseModel, modules: Mapping[str, LoraFactors], rank: int) -> dict[str, Any]:
+    return {
+        "base_model_name_or_path": base.name,
+        "bias": "none",
+        "fan_in_fan_out": base.linears()[0].transposed,
+        "inference_mode": True,
+        "init_lora_weights": True,
+        "lora_alpha": rank,
+        "lora_dropout": 0.0,
+        "modules_to_save": None,
+        "peft_type": "LORA",
+        "r": rank,
+        "revision": base.revision,
+        "target_modules": _target_modules(base, modules),
+        "task_type": "CAUSAL_LM",
+        "use_dora": False,
+        "use_rslora": False,
+    }
+
+
+def _target_modules(base: BaseModel, modules: Mapping[str, LoraFactors]) -> list[str]:
+    """Leaf names where every module of that name is written, else full paths, so that N of N land in PEFT."""
+    every = {spec.module for spec in base.linears()}
+    leaves = {path.rsplit(".", 1)[1] for path in modules}
+    covered = {path for path in every if path.rsplit(".", 1)[1] in leaves}
+    return sorted(leaves) if covered == set(modules) else sorted(modules)
+
+
+def _write_files(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    base: BaseModel,
+    provenance: Mapping[str, Any],
+) -> None:
+    folder.mkdir(parents=True)
+    save_file(dict(tensors), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    for name, value in (("adapter_config.json", config), ("migration.json", provenance)):
+        text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
+        (folder / name).write_text(text + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(base, config, provenance), encoding="utf-8")
+
+
+def _card(base: BaseModel, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    rows = "".join(
+        f"| {name.replace('_', ' ')} | {value} |\n"
+        for name, value in provenance.items()
+        if isinstance(value, str | int | float)
+    )
+    return (
+        f"---\nbase_model: {base.name}\nlibrary_name: peft\ntags: [lora, migrated]\n---\n"
+        f"# LoRA adapter for {base.name}\n\n"
+        "Carried over from another base model by cross-lora-fleet, without data or training. What was "
+        "measured of it is in the catalog and the migration report; do not assume it works as it did.\n\n"
+        f"| | |\n|---|---|\n| rank | {config['r']} |\n{rows}"
+    )

@@ -1,0 +1,59 @@
+"""Pure tensor algebra of LoRA transfer: torch and the standard library, nothing else.
+
+    factors = factorize(weight, rank=320)                 # W ~= U diag(S) Vh, energy measured
+    maps = align(source, target, input_anchor=(E_s, E_t))  # which source vector is which target vector
+    moved = cross_lora(update, source, target, maps)       # U_t D (U_s^T delta V_s) D'^T V_t^T
+
+Weights are `[d_out, d_in]` and act as `y = W x`. An update is a pair of factors
+and is never multiplied out. Half precision is computed in float32; float64 stays.
+Shapes that do not fit raise ValueError.
+"""
+
+from cross_lora_core.algebra.alignment import Alignment, align, polar
+from cross_lora_core.algebra.baselines import copy, interpolate, random_like, zero
+from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors
+from cross_lora_core.algebra.fused import select_rows, stack_outputs
+from cross_lora_core.algebra.gains import fold_gains, fold_weight, unfold_gains
+from cross_lora_core.algebra.measures import (
+    cosine,
+    frobenius_norm,
+    inner_product,
+    principal_angles,
+    retained_energy,
+    subspace_capture,
+)
+from cross_lora_core.algebra.rank import balance, rerank, singular_values, truncation_loss
+from cross_lora_core.algebra.svd import factorize
+from cross_lora_core.algebra.transport import WidthMismatch, cross_lora, subspace, subspace_and_null
+
+__all__ = [
+    "Alignment",
+    "LoraFactors",
+    "SpectralFactors",
+    "WidthMismatch",
+    "align",
+    "balance",
+    "copy",
+    "cosine",
+    "cross_lora",
+    "factorize",
+    "fold_gains",
+    "fold_weight",
+    "frobenius_norm",
+    "inner_product",
+    "interpolate",
+    "polar",
+    "principal_angles",
+    "random_like",
+    "rerank",
+    "retained_energy",
+    "select_rows",
+    "singular_values",
+    "stack_outputs",
+    "subspace",
+    "subspace_and_null",
+    "subspace_capture",
+    "truncation_loss",
+    "unfold_gains",
+    "zero",
+]

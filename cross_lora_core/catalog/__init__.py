@@ -1,0 +1,38 @@
+"""What was registered, migrated, measured and promoted: rows in SQLite or PostgreSQL.
+
+    catalog = Catalog.open("sqlite:///catalog.db")
+    with catalog.begin() as work:            # all or nothing
+        base = work.add_base(...)
+        work.adapters_on(base.id)
+
+Records that come out are frozen values. Schema versions are Alembic's.
+"""
+
+from cross_lora_core.catalog.opening import Catalog, unchecked
+from cross_lora_core.catalog.records import (
+    AdapterRecord,
+    BaseRecord,
+    EvaluationRecord,
+    FactorSetRecord,
+    ItemRecord,
+    MeasureRecord,
+    MigrationRecord,
+    PromotionRecord,
+    VerdictRecord,
+)
+from cross_lora_core.catalog.work import Work
+
+__all__ = [
+    "AdapterRecord",
+    "BaseRecord",
+    "Catalog",
+    "EvaluationRecord",
+    "FactorSetRecord",
+    "ItemRecord",
+    "MeasureRecord",
+    "MigrationRecord",
+    "PromotionRecord",
+    "VerdictRecord",
+    "Work",
+    "unchecked",
+]

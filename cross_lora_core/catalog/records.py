@@ -1,0 +1,172 @@
+"""What catalog queries return: frozen values, never live rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import date, datetime
+from typing import Any, TypeVar
+
+from cross_lora_core.catalog.tables import Table
+
+__all__ = [
+    "AdapterRecord",
+    "BaseRecord",
+    "EvaluationRecord",
+    "FactorSetRecord",
+    "ItemRecord",
+    "MeasureRecord",
+    "MigrationRecord",
+    "PromotionRecord",
+    "VerdictRecord",
+    "record_of",
+]
+
+_Record = TypeVar("_Record")
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """A base model; `status` is active, deprecated or retired."""
+
+    id: int
+    name: str
+    revision: str | None
+    digest: str
+    location: str
+    family: str
+    layers: int
+    d_model: int
+    status: str
+    deprecated_on: date | None
+    successor_id: int | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class FactorSetRecord:
+    """Stored factors of layers `first_layer`..`last_layer` of a base."""
+
+    base_digest: str
+    spec: str
+    group_index: int
+    first_layer: int
+    last_layer: int
+    store_key: str
+    sha256: str
+    size_bytes: int
+    rank: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AdapterRecord:
+    """An adapter on its base; `origin` is registered, ad hoc or migrated."""
+
+    id: int
+    name: str
+    digest: str
+    owner: str | None
+    base_id: int
+    location: str
+    origin: str
+    rank: int
+    scaling: float | None
+    variant: str
+    evaluation: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class MigrationRecord:
+    """A migration; `status` is planned, running, finished or failed."""
+
+    id: int
+    request_digest: str
+    source_base_id: int
+    method: str
+    spec: dict[str, Any]
+    status: str
+    started_at: datetime
+    finished_at: datetime | None
+    requested_by: str | None
+    flow_run: str | None
+
+
+@dataclass(frozen=True)
+class ItemRecord:
+    """One adapter to one target; `status` is planned, done, failed or refused."""
+
+    id: int
+    migration_id: int
+    adapter_id: int | None
+    adapter_name: str
+    adapter_location: str
+    target_base_id: int
+    status: str
+    verdict: str | None
+    reason: str
+    modules_expected: int
+    modules_landed: int
+    output: str | None
+    output_sha256: str | None
+    skipped: list[list[str]]
+
+
+@dataclass(frozen=True)
+class MeasureRecord:
+    """What happened to one module of an item."""
+
+    layer: int
+    role: str
+    source_layer: int
+    source_energy: float | None
+    target_energy: float | None
+    retained_energy: float | None
+    source_norm: float
+    norm: float
+    relative_norm: float | None
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """Losses in nats per character; `adapter_digest` is empty for the base alone."""
+
+    base_digest: str
+    adapter_digest: str
+    dataset_digest: str
+    dtype: str
+    rows: int
+    mean_loss: float
+    losses: list[float]
+
+
+@dataclass(frozen=True)
+class VerdictRecord:
+    """A verdict with its evidence."""
+
+    id: int
+    item_id: int
+    verdict: str
+    reason: str
+    evidence: dict[str, Any]
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class PromotionRecord:
+    """One move of an adapter's alias on a target."""
+
+    id: int
+    target_base_id: int
+    adapter_name: str
+    item_id: int
+    previous_item_id: int | None
+    action: str
+    actor: str
+    reason: str
+    created_at: datetime
+
+
+def record_of(kind: type[_Record], row: Table) -> _Record:
+    """A row's columns as a record of the given kind."""
+    return kind(**{field.name: getattr(row, field.name) for field in fields(kind)})  # type: ignore[arg-type]

@@ -1,0 +1,295 @@
+"""Changes to the catalog, each safe to repeat: what is there already is found, not doubled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from cross_lora_core.catalog.reading import PROMOTABLE, Reader, RowT
+from cross_lora_core.catalog.records import AdapterRecord, BaseRecord, ItemRecord, PromotionRecord, record_of
+from cross_lora_core.catalog.tables import (
+    AdapterRow,
+    BaseRow,
+    EvaluationRow,
+    FactorSetRow,
+    ItemRow,
+    MeasureRow,
+    MigrationRow,
+    PromotionRow,
+    VerdictRow,
+)
+from cross_lora_core.errors import RecordConflict, RecordNotFound
+
+__all__ = ["Work"]
+
+
+class Work(Reader):
+    """One unit of work: queries and changes that become visible together."""
+
+    def add_base(
+        self,
+        *,
+        name: str,
+        digest: str,
+        location: str,
+        family: str,
+        layers: int,
+        d_model: int,
+        revision: str | None = None,
+    ) -> BaseRecord:
+        """Register a base; the same content under the same name is found, a new location is noted.
+
+        Raises:
+            RecordConflict: the name belongs to other content.
+        """
+        values = {"digest": digest, "revision": revision, "location": location, "family": family}
+        row = self._insert_or_find(BaseRow, {"name": name}, values | {"layers": layers, "d_model": d_model})
+        if row.digest != digest:
+            raise RecordConflict(
+                f"base {name!r} with digest {row.digest[:12]}, as it was registered",
+                f"digest {digest[:12]}",
+                location,
+                "A base never changes under its name: register this one with another --name.",
+            )
+        row.location = location
+        return record_of(BaseRecord, row)
+
+    def deprecate_base(self, name: str, *, on: date | None, successor: str | None) -> BaseRecord:
+        """Mark a base as deprecated, with its date and successor.
+
+        Raises:
+            RecordNotFound: one of the two is not registered.
+        """
+        row = self._base_row(name)
+        row.status, row.deprecated_on = "deprecated", on
+        if successor is not None:
+            row.successor_id = self._base_row(successor).id
+        self._session.flush()
+        return record_of(BaseRecord, row)
+
+    def add_adapter(
+        self,
+        *,
+        name: str,
+        digest: str,
+        base_id: int,
+        location: str,
+        origin: str,
+        rank: int,
+        scaling: float | None,
+        variant: str,
+        owner: str | None = None,
+        evaluation: str | None = None,
+    ) -> AdapterRecord:
+        """Register an adapter; registering one that ran ad hoc before makes it registered.
+
+        Raises:
+            RecordConflict: the same adapter is registered on another base.
+        """
+        values = {
+            "base_id": base_id,
+            "location": location,
+            "origin": origin,
+            "rank": rank,
+            "scaling": scaling,
+        }
+        values |= {"variant": variant, "owner": owner, "evaluation": evaluation}
+        row = self._insert_or_find(AdapterRow, {"name": name, "digest": digest}, values)
+        if row.base_id != base_id:
+            raise RecordConflict(
+                f"adapter {name!r} on base {self.base(row.base_id).name!r}, as it was registered",
+                f"base {self.base(base_id).name!r}",
+                location,
+                "Give the base it was registered on, or another --name.",
+            )
+        row.location = location
+        row.origin = "registered" if origin == "registered" else row.origin
+        row.owner, row.evaluation = owner or row.owner, evaluation or row.evaluation
+        self._session.flush()
+        return record_of(AdapterRecord, row)
+
+    def add_factor_set(self, **values: Any) -> None:
+        """Register stored factors; columns as in `FactorSetRecord`."""
+        key = {name: values.pop(name) for name in ("base_digest", "spec", "first_layer", "last_layer")}
+        self._insert_or_find(FactorSetRow, key, values)
+
+    def begin_migration(
+        self,
+        *,
+        request_digest: str,
+        source_base_id: int,
+        method: str,
+        spec: Mapping[str, Any],
+        requested_by: str | None,
+        flow_run: str | None,
+    ) -> int:
+        """Start a migration, or find the one with the same request; returns its id."""
+        values = {"source_base_id": source_base_id, "method": method, "spec": dict(spec)}
+        row = self._insert_or_find(
+            MigrationRow, {"request_digest": request_digest}, values | {"requested_by": requested_by}
+        )
+        row.status, row.flow_run, row.started_at = "running", flow_run, datetime.now(UTC)
+        return row.id
+
+    def finish_migration(self, migration_id: int, status: str) -> None:
+        """Note that a migration ended, as `finished` or `failed`."""
+        row = self._get(MigrationRow, migration_id)
+        row.status, row.finished_at = status, datetime.now(UTC)
+
+    def add_item(
+        self,
+        *,
+        migration_id: int,
+        adapter_id: int | None,
+        adapter_name: str,
+        adapter_location: str,
+        target_base_id: int,
+        modules_expected: int,
+        skipped: Sequence[tuple[str, str]],
+    ) -> ItemRecord:
+        """Plan an item, or find it with whatever became of it."""
+        key = {
+            "migration_id": migration_id,
+            "adapter_name": adapter_name,
+            "adapter_location": adapter_location,
+            "target_base_id": target_base_id,
+        }
+        values = {"adapter_id": adapter_id, "modules_expected": modules_expected}
+        row = self._insert_or_find(ItemRow, key, values | {"skipped": [list(one) for one in skipped]})
+        return record_of(ItemRecord, row)
+
+    def settle_item(
+        self,
+        item_id: int,
+        *,
+        status: str,
+        verdict: str,
+        reason: str,
+        evidence: Mapping[str, Any],
+        modules_landed: int = 0,
+        output: str | None = None,
+        output_sha256: str | None = None,
+    ) -> None:
+        """Record what became of an item, and its verdict with the evidence."""
+        row = self._get(ItemRow, item_id)
+        row.status, row.verdict, row.reason = status, verdict, reason
+        row.modules_landed, row.output, row.output_sha256 = modules_landed, output, output_sha256
+        text = json.dumps([verdict, reason, dict(evidence)], sort_keys=True, default=str)
+        key = {"item_id": item_id, "evidence_digest": hashlib.sha256(text.encode()).hexdigest()}
+        self._insert_or_find(
+            VerdictRow, key, {"verdict": verdict, "reason": reason, "evidence": dict(evidence)}
+        )
+
+    def add_measures(self, item_id: int, measures: Sequence[Mapping[str, Any]]) -> None:
+        """Record per-module measures; columns as in `MeasureRecord`."""
+        for one in measures:
+            key = {"item_id": item_id, "layer": one["layer"], "role": str(one["role"])}
+            values = {name: value for name, value in one.items() if name not in ("layer", "role")}
+            self._insert_or_find(MeasureRow, key, values)
+
+    def add_evaluation(
+        self, base_digest: str, adapter_digest: str, dataset_digest: str, dtype: str, losses: Sequence[float]
+    ) -> None:
+        """Record losses, in nats per character by row."""
+        key = {
+            "base_digest": base_digest,
+            "adapter_digest": adapter_digest,
+            "dataset_digest": dataset_digest,
+            "dtype": dtype,
+        }
+        mean = sum(losses) / len(losses)
+        self._insert_or_find(
+            EvaluationRow, key, {"rows": len(losses), "mean_loss": mean, "losses": list(losses)}
+        )
+
+    def promote(self, item_id: int, *, actor: str, reason: str, accept: str | None = None) -> PromotionRecord:
+        """Point an adapter's alias on a target at an item; promoting the current one changes nothing.
+
+        Args:
+            item_id: the result to promote.
+            actor: who does it.
+            reason: why.
+            accept: a verdict outside `copied` and `migrated` that the person takes by name.
+
+        Raises:
+            RecordConflict: the verdict is not promotable and was not accepted by name.
+        """
+        item = self._get(ItemRow, item_id)
+        if item.status != "done" or item.verdict not in (*PROMOTABLE, accept):
+            raise RecordConflict(
+                "a result with verdict copied or migrated",
+                f"{item.verdict or item.status}",
+                f"adapter {item.adapter_name!r}, item {item_id}",
+                f"To promote it all the same, name its verdict: --accept {item.verdict}."
+                if item.status == "done"
+                else "There is no output to promote; mend the cause and migrate again.",
+            )
+        current = self.current_promotion(item.target_base_id, item.adapter_name)
+        if current is not None and current.item_id == item_id:
+            return current
+        return self._move(item, current.item_id if current else None, "promote", actor, reason)
+
+    def rollback(self, target_id: int, adapter_name: str, *, actor: str, reason: str) -> PromotionRecord:
+        """Point an alias back at what it pointed to before the current promotion.
+
+        Raises:
+            RecordNotFound: the adapter was never promoted there, or nothing came before.
+        """
+        current = self.current_promotion(target_id, adapter_name)
+        previous = current.previous_item_id if current else None
+        if current is None or previous is None:
+            got = "never promoted" if current is None else "promoted once only"
+            raise RecordNotFound(
+                "an earlier promotion to return to",
+                got,
+                f"adapter {adapter_name!r}",
+                "List what there is with `cross-lora status`, then promote one by name.",
+            )
+        before = self._before(target_id, adapter_name, previous)
+        return self._move(self._get(ItemRow, previous), before, "rollback", actor, reason)
+
+    def _before(self, target_id: int, adapter_name: str, item_id: int) -> int | None:
+        """What an item had replaced when it was promoted, so that rollbacks walk further back."""
+        history = self.history_of(target_id, adapter_name)
+        promoted = [one for one in history if one.item_id == item_id and one.action == "promote"]
+        return promoted[0].previous_item_id if promoted else None
+
+    def _move(
+        self, item: ItemRow, previous: int | None, action: str, actor: str, reason: str
+    ) -> PromotionRecord:
+        row = PromotionRow(
+            target_base_id=item.target_base_id,
+            adapter_name=item.adapter_name,
+            item_id=item.id,
+            previous_item_id=previous,
+            action=action,
+            actor=actor,
+            reason=reason,
+        )
+        self._session.add(row)
+        self._session.flush()
+        return record_of(PromotionRecord, row)
+
+    def _base_row(self, name: str) -> BaseRow:
+        row = self._session.scalar(select(BaseRow).where(BaseRow.name == name))
+        if row is None:
+            remedy = "Register it with `cross-lora base add`; `cross-lora base list` shows what there is."
+            raise RecordNotFound("a registered base", f"no base named {name!r}", "the catalog", remedy)
+        return row
+
+    def _insert_or_find(self, kind: type[RowT], key: Mapping[str, Any], values: Mapping[str, Any]) -> RowT:
+        """Insert a row unless its natural key is taken; then return the row that is there."""
+        chosen = select(kind).where(*(getattr(kind, name) == value for name, value in key.items()))
+        row = self._session.scalar(chosen)
+        if row is None:
+            dialect = postgresql if self._session.get_bind().dialect.name == "postgresql" else sqlite
+            statement = dialect.insert(kind).values(**key, **values)
+            self._session.execute(statement.on_conflict_do_nothing(index_elements=list(key)))
+            row = self._session.scalars(chosen).one()
+        return row

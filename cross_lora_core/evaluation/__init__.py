@@ -1,0 +1,36 @@
+"""What an adapter does on the real target, measured through PEFT, and what may be said of it.
+
+with loaded_base(folder, digest, dtype, device) as loaded:
+    check = check_function(loaded, adapter)            # do outputs change at all?
+    with loaded.with_adapter(adapter):
+        losses = row_losses(loaded, rows)              # nats per character
+decide(Evidence(problems, check, Losses(...)))         # migrated? says why
+"""
+
+from cross_lora_core.evaluation.function import PROBES, FunctionCheck, check_function
+from cross_lora_core.evaluation.loading import Landing, LoadedBase, loaded_base
+from cross_lora_core.evaluation.losses import row_losses
+from cross_lora_core.evaluation.rows import EvaluationRow, dataset_digest, read_rows
+from cross_lora_core.evaluation.statistics import Interval, paired_bootstrap
+from cross_lora_core.evaluation.verdicts import PROMOTABLE, Decision, Evidence, Losses, Verdict, decide
+
+__all__ = [
+    "PROBES",
+    "PROMOTABLE",
+    "Decision",
+    "EvaluationRow",
+    "Evidence",
+    "FunctionCheck",
+    "Interval",
+    "Landing",
+    "LoadedBase",
+    "Losses",
+    "Verdict",
+    "check_function",
+    "dataset_digest",
+    "decide",
+    "loaded_base",
+    "paired_bootstrap",
+    "read_rows",
+    "row_losses",
+]

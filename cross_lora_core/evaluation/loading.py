@@ -1,0 +1,125 @@
+"""A real base model in memory, with adapters put on and taken off by PEFT itself.
+
+Evaluation must see what a server would see: the adapter's files, loaded by the
+library users load them with. What landed is read back from the model, because a
+wrong name loads without an error and does nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+__all__ = ["Landing", "LoadedBase", "loaded_base"]
+
+
+@dataclass(frozen=True)
+class Landing:
+    """What PEFT did with an adapter's file.
+
+    Attributes:
+        expected: modules in the file.
+        landed: modules whose two factors are in the model, value for value.
+        untouched: LoRA modules PEFT made in the model that the file has nothing for.
+    """
+
+    expected: int
+    landed: int
+    untouched: int
+
+
+class LoadedBase:
+    """A base model and its tokenizer, in evaluation mode.
+
+    Attributes:
+        model: the transformers model, or the PEFT model while an adapter is on.
+        limit: tokens the model can read.
+    """
+
+    def __init__(self, location: Path, dtype: torch.dtype, device: torch.device) -> None:
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(location, local_files_only=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            location, dtype=dtype, local_files_only=True, use_safetensors=True
+        )
+        self._plain = loaded.to(device).eval()
+        self.model: Any = self._plain
+        self.device = device
+        config = self._plain.config.get_text_config()
+        self.limit: int = int(getattr(config, "max_position_embeddings", 0) or 2048)
+
+    @contextmanager
+    def with_adapter(self, folder: Path | None) -> Iterator[Landing]:
+        """Put an adapter on for the length of the block; None is the base alone.
+
+        Afterwards the base computes what it computed before, bit for bit.
+        """
+        if folder is None:
+            yield Landing(0, 0, 0)
+            return
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # missing keys are counted below, not only warned of
+            self.model = PeftModel.from_pretrained(self._plain, str(folder)).eval()
+        try:
+            yield _landing(self.model, load_file(folder / "adapter_model.safetensors"))
+        finally:
+            self._plain = self.model.unload()
+            self.model = self._plain
+
+    def encode(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of a text, with the tokenizer's own special tokens if asked."""
+        return list(self.tokenizer(text, add_special_tokens=special).input_ids)
+
+
+def _landing(model: Any, file: Mapping[str, Tensor]) -> Landing:
+    loaded: Mapping[str, Tensor] = get_peft_model_state_dict(model)
+    modules = {_module(name) for name in file if ".lora_" in name}
+    wrong = {_module(name) for name, tensor in file.items() if not _same(loaded.get(name), tensor)}
+    made = {_module(name) for name in loaded if ".lora_" in name}
+    return Landing(len(modules), len(modules - wrong), len(made - modules))
+
+
+def _module(name: str) -> str:
+    return name.split(".lora_")[0]
+
+
+def _same(found: Tensor | None, wanted: Tensor) -> bool:
+    return (
+        found is not None
+        and found.shape == wanted.shape
+        and torch.equal(found.cpu().to(wanted.dtype), wanted)
+    )
+
+
+_lock = threading.Lock()
+_held: dict[tuple[str, str, torch.dtype, torch.device], LoadedBase] = {}
+
+
+@contextmanager
+def loaded_base(
+    location: Path, digest: str, dtype: torch.dtype, device: torch.device
+) -> Iterator[LoadedBase]:
+    """The base, loaded once and kept until another is asked for; one user at a time in a process.
+
+    Args:
+        location: its folder.
+        digest: its identity; a changed folder is loaded anew.
+        dtype: precision of weights and activations.
+        device: where it runs.
+    """
+    key = (str(location), digest, dtype, device)
+    with _lock:
+        if key not in _held:
+            _held.clear()
+            _held[key] = LoadedBase(location, dtype, device)
+        yield _held[key]

@@ -1,0 +1,102 @@
+"""One migration, from what somebody asked for to what every layer group has to do.
+
+request    what is asked                     resolve   names and folders to bases and adapters
+plan       what will land, what will not     estimate  what it will cost
+layers     factorize, align, project         files     their safetensors form
+spec, keys what a stored result depends on
+"""
+
+from cross_lora_core.migration.estimate import Estimate, estimate_plan, item_output_bytes
+from cross_lora_core.migration.files import (
+    GroupFile,
+    read_alignment,
+    read_factors,
+    read_projections,
+    write_alignments,
+    write_factors,
+    write_projections,
+)
+from cross_lora_core.migration.keys import (
+    adapter_prefix,
+    alignment_key,
+    factors_key,
+    path_segment,
+    projection_key,
+)
+from cross_lora_core.migration.layers import (
+    ModuleFactors,
+    ModuleMeasure,
+    Projected,
+    align_landings,
+    anchor_rows,
+    factorize_layers,
+    project_landings,
+)
+from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
+from cross_lora_core.migration.outcome import ItemOutcome, MigrationOutcome
+from cross_lora_core.migration.plan import (
+    AdapterCandidate,
+    AdapterRef,
+    BaseRef,
+    Landing,
+    Plan,
+    PlannedItem,
+    PlannedTarget,
+    Skipped,
+    base_ref,
+    make_plan,
+)
+from cross_lora_core.migration.request import MigrationRequest
+from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
+from cross_lora_core.migration.sources import FactorObject, FactorSource
+from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
+
+__all__ = [
+    "EVALUATION_FILE",
+    "METHOD_NEEDS",
+    "AdapterCandidate",
+    "AdapterRef",
+    "BaseRef",
+    "Estimate",
+    "FactorObject",
+    "FactorSource",
+    "FactorSpec",
+    "GroupFile",
+    "ItemOutcome",
+    "Landing",
+    "Method",
+    "MethodNeeds",
+    "MigrationOutcome",
+    "MigrationRequest",
+    "ModuleFactors",
+    "ModuleMeasure",
+    "Plan",
+    "PlannedItem",
+    "PlannedTarget",
+    "Projected",
+    "Skipped",
+    "TransferSpec",
+    "adapter_prefix",
+    "align_landings",
+    "alignment_key",
+    "anchor_rows",
+    "base_ref",
+    "content_digest",
+    "estimate_plan",
+    "factorize_layers",
+    "factors_key",
+    "find_adapters",
+    "find_base",
+    "item_output_bytes",
+    "make_plan",
+    "path_segment",
+    "project_landings",
+    "projection_key",
+    "read_alignment",
+    "read_factors",
+    "read_projections",
+    "register_base",
+    "write_alignments",
+    "write_factors",
+    "write_projections",
+]

@@ -1,0 +1,133 @@
+"""What a plan will cost: bytes to be stored and seconds of computing, before it runs.
+
+Seconds come from one factorization timed on this machine and scaled by the
+operation count; they leave out evaluation and the start of Prefect.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from cross_lora_core.adapters import servable_rank
+from cross_lora_core.algebra import factorize
+from cross_lora_core.migration.keys import alignment_key, factors_key
+from cross_lora_core.migration.plan import BaseRef, Plan, PlannedItem
+from cross_lora_core.models import BaseModel, LayerGroup, factor_bytes
+
+__all__ = ["Estimate", "estimate_plan", "item_output_bytes"]
+
+_PROBE = 512
+_DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Cost of what is not in the store yet.
+
+    Attributes:
+        factor_bytes: base factors to be written.
+        alignment_bytes: alignments to be written.
+        output_bytes: adapters to be written.
+        seconds: computing time on one worker, evaluation not counted.
+        reused: layer-group objects that are already stored.
+    """
+
+    factor_bytes: int
+    alignment_bytes: int
+    output_bytes: int
+    seconds: float
+    reused: int
+
+
+@lru_cache(maxsize=1)
+def _seconds_per_operation() -> float:
+    weight = torch.randn(_PROBE, _PROBE, generator=torch.Generator().manual_seed(0))
+    factorize(weight, _PROBE // 2)
+    started = time.perf_counter()
+    factorize(weight, _PROBE // 2)
+    return (time.perf_counter() - started) / _PROBE**3
+
+
+def _group_operations(base: BaseModel, group: LayerGroup) -> float:
+    """Operations of a Gram factorization, in units of the probe's `small^2 * large`."""
+    shapes = [base.linear(group.first, role) for role in base.roles]
+    return (group.last - group.first + 1) * float(
+        sum(min(one.d_out, one.d_in) ** 2 * max(one.d_out, one.d_in) for one in shapes)
+    )
+
+
+def item_output_bytes(item: PlannedItem, target: BaseModel, plan: Plan) -> int:
+    """Size of the adapter file one item will write."""
+    rank = plan.spec.output_rank or servable_rank(max(item.adapter.rank, 1))
+    width = sum(
+        one.d_out + one.d_in for one in (target.linear(x.target_layer, x.role) for x in item.landings)
+    )
+    return width * rank * _DTYPE_BYTES[plan.spec.output_dtype]
+
+
+def estimate_plan(
+    plan: Plan, source: BaseModel, targets: dict[str, BaseModel], is_stored: Callable[[str], bool]
+) -> Estimate:
+    """Add up what is missing.
+
+    Args:
+        plan: the plan.
+        source: its source base, opened.
+        targets: its target bases by digest, opened.
+        is_stored: whether the store holds a key.
+    """
+    bases = {plan.source.digest: source, **targets}
+    rank = plan.spec.rank
+    factors, alignments = _factor_jobs(plan), _alignment_jobs(plan)
+    missing = [(bases[ref.digest], group) for ref, group, key in factors if not is_stored(key)]
+    unaligned = [(bases[ref.digest], group) for ref, group, key in alignments if not is_stored(key)]
+    operations = sum(_group_operations(base, group) for base, group in missing)
+    operations += sum(_alignment_operations(base, group, rank) for base, group in unaligned)
+    return Estimate(
+        factor_bytes=sum(_factor_bytes(base, group, rank) for base, group in missing),
+        alignment_bytes=sum(_alignment_bytes(base, group, rank) for base, group in unaligned),
+        output_bytes=sum(item_output_bytes(item, targets[item.target.digest], plan) for item in plan.items),
+        seconds=operations * _seconds_per_operation(),
+        reused=len(factors) + len(alignments) - len(missing) - len(unaligned),
+    )
+
+
+def _factor_jobs(plan: Plan) -> list[tuple[BaseRef, LayerGroup, str]]:
+    needs = plan.spec.needs
+    pairs = [(plan.source, group) for group in plan.source_groups if needs.source_factors]
+    pairs += [(one.base, group) for one in plan.targets for group in one.groups if needs.target_factors]
+    return [
+        (base, group, factors_key(base.digest, plan.spec.factors, group.first, group.last))
+        for base, group in pairs
+    ]
+
+
+def _alignment_jobs(plan: Plan) -> list[tuple[BaseRef, LayerGroup, str]]:
+    if not plan.spec.needs.alignment:
+        return []
+    return [
+        (one.base, group, alignment_key(plan.source, one.base, plan.spec, group.first, group.last))
+        for one in plan.targets
+        for group in one.groups
+    ]
+
+
+def _factor_bytes(base: BaseModel, group: LayerGroup, rank: int) -> int:
+    return sum(factor_bytes(base, layer, rank) for layer in range(group.first, group.last + 1))
+
+
+def _alignment_bytes(base: BaseModel, group: LayerGroup, rank: int) -> int:
+    ranks = [
+        min(rank, one.d_out, one.d_in) for one in (base.linear(group.first, role) for role in base.roles)
+    ]
+    return (group.last - group.first + 1) * sum(2 * 4 * one**2 for one in ranks)
+
+
+def _alignment_operations(base: BaseModel, group: LayerGroup, rank: int) -> float:
+    """Two polar factors of `rank x rank` a module; each costs about as much as a square factorization."""
+    return (group.last - group.first + 1) * len(base.roles) * 2.0 * rank**3

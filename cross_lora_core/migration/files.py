@@ -1,0 +1,136 @@
+"""Safetensors files of a layer group: factors, alignments and projections.
+
+Tensors are named `{layer}.{role}.{part}`; numbers that belong to a module
+travel in the header as JSON, so that one object holds all there is to know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from cross_lora_core.algebra import Alignment, LoraFactors, SpectralFactors
+from cross_lora_core.errors import ObjectCorrupted
+from cross_lora_core.migration.layers import ModuleFactors, ModuleMeasure, Projected
+from cross_lora_core.models import Role
+
+__all__ = [
+    "GroupFile",
+    "read_alignment",
+    "read_factors",
+    "read_projections",
+    "write_alignments",
+    "write_factors",
+    "write_projections",
+]
+
+_Key = tuple[int, Role]
+
+
+class GroupFile:
+    """One stored layer group, opened for reading modules one at a time.
+
+    Raises:
+        ObjectCorrupted: a module that should be in the file is not.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path = path
+        self._device = device
+        with safe_open(path, framework="pt") as opened:
+            self._names = frozenset(opened.keys())
+            self.numbers: dict[str, dict[str, Any]] = json.loads(
+                (opened.metadata() or {}).get("numbers", "{}")
+            )
+
+    def tensors(self, layer: int, role: Role) -> dict[str, Tensor]:
+        """All parts of one module, by part name."""
+        prefix = f"{layer}.{role}."
+        wanted = [name for name in self._names if name.startswith(prefix)]
+        if not wanted:
+            raise ObjectCorrupted(
+                f"tensors of layer {layer}, role {role}",
+                f"{len(self._names)} other tensors",
+                str(self._path),
+                "Delete this object and run the migration again; it is computed anew.",
+            )
+        with safe_open(self._path, framework="pt") as opened:
+            return {name.removeprefix(prefix): opened.get_tensor(name).to(self._device) for name in wanted}
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]]) -> None:
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    save_file(plain, path, metadata={"numbers": json.dumps(numbers, sort_keys=True)})
+
+
+def write_factors(path: Path, factors: Mapping[_Key, ModuleFactors]) -> None:
+    """Write the factors of a layer group."""
+    tensors: dict[str, Tensor] = {}
+    for (layer, role), one in factors.items():
+        parts = {
+            "U": one.spectral.U,
+            "S": one.spectral.S,
+            "Vh": one.spectral.Vh,
+            "input_gain": one.input_gain,
+            "output_gain": one.output_gain,
+        }
+        tensors |= {f"{layer}.{role}.{part}": value for part, value in parts.items() if value is not None}
+    numbers = {
+        f"{layer}.{role}": {"energy": one.spectral.energy, "weight_norm": one.weight_norm}
+        for (layer, role), one in factors.items()
+    }
+    _write(path, tensors, numbers)
+
+
+def read_factors(file: GroupFile, layer: int, role: Role) -> ModuleFactors:
+    """Read one module's factors."""
+    parts, numbers = file.tensors(layer, role), file.numbers[f"{layer}.{role}"]
+    spectral = SpectralFactors(parts["U"], parts["S"], parts["Vh"], numbers["energy"])
+    return ModuleFactors(spectral, parts.get("input_gain"), parts.get("output_gain"), numbers["weight_norm"])
+
+
+def write_alignments(path: Path, alignments: Mapping[_Key, Alignment]) -> None:
+    """Write the alignments of a layer group."""
+    tensors = {}
+    for (layer, role), one in alignments.items():
+        tensors[f"{layer}.{role}.output"] = one.output
+        tensors[f"{layer}.{role}.input"] = one.input
+    _write(path, tensors, {})
+
+
+def read_alignment(file: GroupFile, layer: int, role: Role) -> Alignment:
+    """Read one module's alignment."""
+    parts = file.tensors(layer, role)
+    return Alignment(output=parts["output"], input=parts["input"])
+
+
+def write_projections(path: Path, projected: Mapping[_Key, Projected]) -> None:
+    """Write one adapter's projected updates of a layer group, scaling folded in."""
+    tensors = {}
+    for (layer, role), one in projected.items():
+        folded = one.update.folded()
+        tensors[f"{layer}.{role}.lora_A"] = folded.lora_A
+        tensors[f"{layer}.{role}.lora_B"] = folded.lora_B
+    _write(
+        path, tensors, {f"{layer}.{role}": asdict(one.measure) for (layer, role), one in projected.items()}
+    )
+
+
+def read_projections(path: Path) -> dict[_Key, Projected]:
+    """Read every module of a projections file."""
+    file = GroupFile(path, torch.device("cpu"))
+    result = {}
+    for numbers in file.numbers.values():
+        measure = ModuleMeasure(**{**numbers, "role": Role(numbers["role"])})
+        parts = file.tensors(measure.layer, measure.role)
+        update = LoraFactors(parts["lora_A"], parts["lora_B"])
+        result[measure.layer, measure.role] = Projected(update, measure)
+    return result

@@ -1,0 +1,81 @@
+"""Content-addressed names of everything a migration stores.
+
+A key is decided by inputs alone, so that a task run twice, or by two workers
+at once, meets its own result instead of making a second one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Protocol
+
+from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
+
+__all__ = ["BaseIdentity", "adapter_prefix", "alignment_key", "factors_key", "path_segment", "projection_key"]
+
+
+class BaseIdentity(Protocol):
+    """What of a base decides a key."""
+
+    @property
+    def name(self) -> str:
+        """Name in the catalog."""
+
+    @property
+    def digest(self) -> str:
+        """Digest of config and weights."""
+
+    @property
+    def tokenizer(self) -> str:
+        """Digest of the tokenizer."""
+
+
+def path_segment(name: str) -> str:
+    """A name that may come from anywhere, as one safe path segment."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "--", name).strip(".-") or "unnamed"
+
+
+def factors_key(base_digest: str, spec: FactorSpec, first: int, last: int) -> str:
+    """Key of the factors of layers `first`..`last` of one base."""
+    return f"factors/{base_digest}/{spec.key}/layers-{first:03d}-{last:03d}.safetensors"
+
+
+def alignment_key(
+    source: BaseIdentity, target: BaseIdentity, spec: TransferSpec, first: int, last: int
+) -> str:
+    """Key of the alignment of target layers `first`..`last` with the source layers mapped to them."""
+    pair = f"{source.digest}-{target.digest}"
+    version = _transfer_digest(source, target, spec)[:16]
+    return f"alignments/{pair}/{version}/layers-{first:03d}-{last:03d}.safetensors"
+
+
+def projection_key(
+    source: BaseIdentity,
+    target: BaseIdentity,
+    adapter_digest: str,
+    spec: TransferSpec,
+    first: int,
+    last: int,
+) -> str:
+    """Key of one adapter's projected factors for target layers `first`..`last`."""
+    plan = _transfer_digest(source, target, spec)[:32]
+    return f"projections/{plan}/{adapter_digest}/layers-{first:03d}-{last:03d}.safetensors"
+
+
+def adapter_prefix(
+    source: BaseIdentity, target: BaseIdentity, adapter_name: str, adapter_digest: str, spec: TransferSpec
+) -> str:
+    """Folder of a migrated adapter: `adapters/{target_base}/{adapter}/{version}`.
+
+    The version follows from the inputs, so the same migration meets its own
+    output. The layout is the one vLLM's S3 resolver reads.
+    """
+    version = content_digest([_transfer_digest(source, target, spec), adapter_digest, spec.digest])[:12]
+    return f"adapters/{path_segment(target.name)}/{path_segment(adapter_name)}/{version}"
+
+
+def _transfer_digest(source: BaseIdentity, target: BaseIdentity, spec: TransferSpec) -> str:
+    """Everything the projected factors depend on besides the adapter."""
+    anchored = spec.needs.alignment and spec.anchor == "tokens"
+    tokenizers = [source.tokenizer, target.tokenizer] if anchored else []
+    return content_digest([source.digest, target.digest, spec.transport_digest, *tokenizers])

@@ -1,0 +1,53 @@
+"""The methods a migration can use, and what each needs.
+
+`random` and `zero` are controls: they are evaluated beside a method and never
+registered as a result, so they are not listed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["METHOD_NEEDS", "Method", "MethodNeeds"]
+
+
+class Method(StrEnum):
+    """How an update of the source base becomes an update of the target base."""
+
+    CROSS_LORA = "cross-lora"
+    COPY = "copy"
+    INTERPOLATE = "interpolate"
+    SUBSPACE = "subspace"
+    SUBSPACE_AND_NULL = "subspace+null"
+
+
+@dataclass(frozen=True)
+class MethodNeeds:
+    """What has to be computed before a method can run.
+
+    Attributes:
+        source_factors: the truncated SVD of the source base's weights.
+        target_factors: the truncated SVD of the target base's weights.
+        alignment: the orthogonal maps between the two sets of singular vectors.
+        equal_widths: every module must have the same shape in both bases.
+    """
+
+    source_factors: bool = False
+    target_factors: bool = False
+    alignment: bool = False
+    equal_widths: bool = False
+
+    @property
+    def factors(self) -> bool:
+        """Whether any factorization is needed at all."""
+        return self.source_factors or self.target_factors
+
+
+METHOD_NEEDS: dict[Method, MethodNeeds] = {
+    Method.CROSS_LORA: MethodNeeds(source_factors=True, target_factors=True, alignment=True),
+    Method.COPY: MethodNeeds(equal_widths=True),
+    Method.INTERPOLATE: MethodNeeds(),
+    Method.SUBSPACE: MethodNeeds(target_factors=True, equal_widths=True),
+    Method.SUBSPACE_AND_NULL: MethodNeeds(source_factors=True, target_factors=True, equal_widths=True),
+}

@@ -1,0 +1,287 @@
+"""The plan: per adapter and target what lands, what is skipped and why, before anything is computed.
+
+A plan is a frozen value of names, digests and numbers. It travels between
+tasks and is printed by `cross-lora plan`; tensors never enter it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from cross_lora_core.adapters import Adapter, RoleUpdates, read_adapter, updates_by_role
+from cross_lora_core.errors import AdapterRefused
+from cross_lora_core.migration.spec import TransferSpec, content_digest
+from cross_lora_core.models import BaseModel, LayerGroup, Role, layer_groups, map_layers
+
+__all__ = [
+    "AdapterCandidate",
+    "AdapterRef",
+    "BaseRef",
+    "Landing",
+    "Plan",
+    "PlannedItem",
+    "PlannedTarget",
+    "Skipped",
+    "base_ref",
+    "make_plan",
+]
+
+
+@dataclass(frozen=True)
+class BaseRef:
+    """A base model, identified by content and findable by location.
+
+    Attributes:
+        digest: of the config and the weights.
+        tokenizer: sha256 of `tokenizer.json`, empty if there is none; it decides which tokens are shared.
+    """
+
+    name: str
+    location: str
+    digest: str
+    tokenizer: str
+    revision: str | None
+    family: str
+    layers: int
+    d_model: int
+
+
+@dataclass(frozen=True)
+class AdapterCandidate:
+    """An adapter somebody wants moved; not read yet."""
+
+    name: str
+    location: str
+    evaluation: str | None = None
+    owner: str | None = None
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """An adapter that was read: what it is and what it needs. `digest` is empty if it was refused unread."""
+
+    name: str
+    location: str
+    digest: str
+    evaluation: str | None
+    owner: str | None
+    base_name: str | None
+    rank: int
+    scaling: float | None
+    variant: str
+
+
+@dataclass(frozen=True)
+class Landing:
+    """One target module that will receive an update, and the source module it comes from."""
+
+    target_layer: int
+    source_layer: int
+    role: Role
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One source module that cannot be moved, and why."""
+
+    module: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class PlannedTarget:
+    """One target base with its layer groups and the source layer of each of its layers."""
+
+    base: BaseRef
+    groups: tuple[LayerGroup, ...]
+    layer_map: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PlannedItem:
+    """One adapter to one target. `refusal` is set when nothing will be attempted."""
+
+    adapter: AdapterRef
+    target: BaseRef
+    landings: tuple[Landing, ...]
+    skipped: tuple[Skipped, ...]
+    refusal: str | None
+
+    def landings_in(self, group: LayerGroup) -> tuple[Landing, ...]:
+        """The landings whose target layer lies in a group."""
+        return tuple(one for one in self.landings if group.first <= one.target_layer <= group.last)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything one migration will do."""
+
+    source: BaseRef
+    source_groups: tuple[LayerGroup, ...]
+    targets: tuple[PlannedTarget, ...]
+    items: tuple[PlannedItem, ...]
+    spec: TransferSpec
+
+    @property
+    def request_digest(self) -> str:
+        """Equal for two requests that would do the same work."""
+        items = sorted(
+            (
+                one.adapter.name,
+                one.adapter.location,
+                one.adapter.digest,
+                one.adapter.evaluation,
+                one.target.digest,
+            )
+            for one in self.items
+        )
+        return content_digest([self.source.digest, self.spec.digest, items])
+
+    def target_of(self, item: PlannedItem) -> PlannedTarget:
+        """The planned target an item belongs to."""
+        return next(one for one in self.targets if one.base == item.target)
+
+
+def base_ref(base: BaseModel) -> BaseRef:
+    """The value that stands for an opened base between tasks."""
+    file = base.location / "tokenizer.json"
+    return BaseRef(
+        name=base.name,
+        location=str(base.location),
+        digest=base.digest,
+        tokenizer=hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
+        revision=base.revision,
+        family=base.family,
+        layers=base.layers,
+        d_model=base.d_model,
+    )
+
+
+def make_plan(
+    source: BaseModel,
+    targets: Sequence[BaseModel],
+    candidates: Iterable[AdapterCandidate],
+    spec: TransferSpec,
+    group_bytes: int,
+) -> Plan:
+    """Read every adapter's shapes and decide what happens to each of its modules.
+
+    Args:
+        source: the base the adapters were trained on.
+        targets: the bases to move them to.
+        candidates: the adapters, not read yet; a bad one becomes a refused item, never an exception.
+        spec: how updates are carried over.
+        group_bytes: upper bound of a layer group's factors, in bytes.
+    """
+    planned = tuple(_planned_target(source, target, spec, group_bytes) for target in targets)
+    items = tuple(
+        item
+        for candidate in candidates
+        for item in _items_of(candidate, source, list(zip(targets, planned, strict=True)), spec)
+    )
+    groups = layer_groups(source, rank=spec.rank, byte_limit=group_bytes // 2)
+    return Plan(base_ref(source), groups, planned, items, spec)
+
+
+def _planned_target(
+    source: BaseModel, target: BaseModel, spec: TransferSpec, group_bytes: int
+) -> PlannedTarget:
+    groups = layer_groups(target, rank=spec.rank, byte_limit=group_bytes // 2)
+    return PlannedTarget(base_ref(target), groups, map_layers(source.layers, target.layers))
+
+
+def _items_of(
+    candidate: AdapterCandidate,
+    source: BaseModel,
+    targets: list[tuple[BaseModel, PlannedTarget]],
+    spec: TransferSpec,
+) -> list[PlannedItem]:
+    try:
+        adapter = read_adapter(candidate.location, name=candidate.name)
+        updates = updates_by_role(adapter, source)
+    except AdapterRefused as refusal:
+        ref = _unread(candidate)
+        return [PlannedItem(ref, planned.base, (), (), str(refusal)) for _, planned in targets]
+    ref = _adapter_ref(candidate, adapter, updates)
+    return [_item(ref, updates, source, target, planned, spec) for target, planned in targets]
+
+
+def _unread(candidate: AdapterCandidate) -> AdapterRef:
+    return AdapterRef(
+        candidate.name,
+        candidate.location,
+        "",
+        candidate.evaluation,
+        candidate.owner,
+        None,
+        0,
+        None,
+        "unknown",
+    )
+
+
+def _adapter_ref(candidate: AdapterCandidate, adapter: Adapter, updates: RoleUpdates) -> AdapterRef:
+    scalings = {update.scaling for update in updates.updates.values()}
+    return AdapterRef(
+        name=candidate.name,
+        location=candidate.location,
+        digest=adapter.digest,
+        evaluation=candidate.evaluation,
+        owner=candidate.owner,
+        base_name=adapter.base_name,
+        rank=max(update.rank for update in updates.updates.values()),
+        scaling=scalings.pop() if len(scalings) == 1 else None,
+        variant=adapter.variant,
+    )
+
+
+def _item(
+    ref: AdapterRef,
+    updates: RoleUpdates,
+    source: BaseModel,
+    target: BaseModel,
+    planned: PlannedTarget,
+    spec: TransferSpec,
+) -> PlannedItem:
+    landings = tuple(
+        Landing(layer, mapped, role)
+        for layer, mapped in enumerate(planned.layer_map)
+        for role in target.roles
+        if (mapped, role) in updates.updates
+    )
+    skipped = [Skipped(one.path, one.reason) for one in updates.skipped]
+    skipped += _left_behind(updates, source, target, planned)
+    refusal = None if landings else f"no module of this adapter has a place in {target.name}"
+    if landings and spec.needs.equal_widths:
+        refusal = _width_refusal(landings, source, target, spec)
+    return PlannedItem(ref, planned.base, () if refusal else landings, tuple(skipped), refusal)
+
+
+def _left_behind(
+    updates: RoleUpdates, source: BaseModel, target: BaseModel, planned: PlannedTarget
+) -> Iterable[Skipped]:
+    used = set(planned.layer_map)
+    for layer, role in sorted(updates.updates):
+        module = source.linear(layer, role).module
+        if role not in target.roles:
+            yield Skipped(module, f"{target.name} has no {role} projection")
+        elif layer not in used:
+            yield Skipped(
+                module, f"no layer of {target.name} ({target.layers} layers) is mapped to layer {layer}"
+            )
+
+
+def _width_refusal(
+    landings: tuple[Landing, ...], source: BaseModel, target: BaseModel, spec: TransferSpec
+) -> str | None:
+    for one in landings:
+        ours, theirs = source.linear(one.source_layer, one.role), target.linear(one.target_layer, one.role)
+        if (ours.d_out, ours.d_in) != (theirs.d_out, theirs.d_in):
+            return (
+                f"method {spec.method} needs equal widths: {ours.module} is {ours.d_out}x{ours.d_in} "
+                f"in {source.name}, {theirs.module} is {theirs.d_out}x{theirs.d_in} in {target.name}; "
+                "use cross-lora or interpolate"
+            )
+    return None

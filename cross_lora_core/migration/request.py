@@ -1,0 +1,45 @@
+"""What a person, a schedule or a webhook asks for: one migration request."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cross_lora_core.migration.methods import Method
+from cross_lora_core.settings import OutputDtype
+
+__all__ = ["MigrationRequest"]
+
+
+class MigrationRequest(BaseModel):
+    """Move adapters of one source base to one or more target bases.
+
+    Bases and adapters are given by their name in the catalog, as a folder, or
+    (bases only) as a model hub id.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(description="The deprecated base model the adapters were trained on")
+    targets: list[str] = Field(min_length=1, description="The base models to move them to")
+    adapters: list[str] = Field(
+        default_factory=list,
+        description="Adapters to move; empty means every adapter registered on the source base",
+    )
+    method: Method = Field(Method.CROSS_LORA, description="How updates are carried over")
+    rank: int = Field(
+        320, ge=1, le=8192, description="Singular vectors kept per base weight (the paper: 320)"
+    )
+    anchor: Literal["tokens", "index"] = Field(
+        "tokens",
+        description="How singular vectors are paired: by shared tokens, or by index as published",
+    )
+    output_rank: int | None = Field(
+        None, ge=1, le=512, description="Rank of the adapters written; default: the smallest servable one"
+    )
+    output_dtype: OutputDtype = Field("float16", description="Precision of the adapters written")
+    evaluation: str | None = Field(
+        None, description="JSON-lines file for adapters that have no evaluation file of their own"
+    )
+    requested_by: str | None = Field(None, description="Who or what asked; kept in the catalog")

@@ -1,0 +1,88 @@
+"""Everything a result depends on besides the bases and the adapter, as one content-addressed value."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
+from cross_lora_core.migration.request import MigrationRequest
+
+__all__ = ["ALGORITHM_VERSION", "ANCHOR_TOKENS", "FactorSpec", "TransferSpec", "content_digest"]
+
+ALGORITHM_VERSION = 1
+"""Raised whenever the same inputs would give other numbers, so that old stored results are not reused."""
+
+ANCHOR_TOKENS = 4096
+"""Shared tokens whose embedding rows anchor the singular vectors"""
+
+
+def content_digest(value: object) -> str:
+    """Hex sha256 of a JSON-serialisable value, independent of key order."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class FactorSpec:
+    """How a base's weights are factorized; shared by every fleet that asks for the same.
+
+    Attributes:
+        rank: singular vectors kept per weight.
+        folded: whether norm gains are folded into the weight first, so that
+            the singular vectors live in the coordinates of the normalised stream.
+    """
+
+    rank: int
+    folded: bool
+
+    @property
+    def key(self) -> str:
+        """Readable path segment of this spec in the store."""
+        return f"v{ALGORITHM_VERSION}-r{self.rank}-{'folded' if self.folded else 'plain'}"
+
+
+@dataclass(frozen=True)
+class TransferSpec:
+    """How one adapter is carried to one target, and in which form it is written."""
+
+    method: Method
+    rank: int
+    anchor: str
+    output_rank: int | None
+    output_dtype: str
+
+    @classmethod
+    def from_request(cls, request: MigrationRequest) -> TransferSpec:
+        """Take the parts of a request that change the result."""
+        return cls(request.method, request.rank, request.anchor, request.output_rank, request.output_dtype)
+
+    @property
+    def needs(self) -> MethodNeeds:
+        """What the method needs computed first."""
+        return METHOD_NEEDS[self.method]
+
+    @property
+    def folded(self) -> bool:
+        """Only an anchored transport works in the coordinates of the normalised stream."""
+        return self.needs.alignment and self.anchor == "tokens"
+
+    @property
+    def factors(self) -> FactorSpec:
+        """The factorization this transfer reads."""
+        return FactorSpec(self.rank, self.folded)
+
+    @property
+    def transport_digest(self) -> str:
+        """Digest of what decides the projected factors (not of how they are written)."""
+        relevant = {"method": self.method, "version": ALGORITHM_VERSION}
+        if self.needs.factors:
+            relevant |= {"rank": self.rank}
+        if self.needs.alignment:
+            relevant |= {"anchor": self.anchor, "tokens": ANCHOR_TOKENS}
+        return content_digest(relevant)
+
+    @property
+    def digest(self) -> str:
+        """Digest of every field."""
+        return content_digest(asdict(self) | {"version": ALGORITHM_VERSION})

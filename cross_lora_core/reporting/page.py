@@ -1,0 +1,73 @@
+"""One self-contained HTML page per migration: no script, no outside file, plots inline."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from cross_lora_core.reporting.data import MigrationReport
+from cross_lora_core.reporting.plots import LOSS_LABELS, plot_energy, plot_losses, plot_norms
+
+__all__ = ["VERDICT_MEANINGS", "render_markdown", "render_page"]
+
+VERDICT_MEANINGS = {
+    "copied": "the update was carried over unchanged, and that is exact or was measured to help",
+    "migrated": "measured to improve on the target base, and on a random update of equal size",
+    "no_effect": "loads, but no improvement could be told from chance",
+    "harmful": "measured to make the target base worse",
+    "unverified": "structure checked only: there was no evaluation file, or it was too short",
+    "refused": "nothing was written: the input is not something this method can move",
+    "failed": "something broke on the way; run again after mending it",
+}
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0%}"
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"signed": _signed, "share": _share}
+    return environment
+
+
+def render_page(report: MigrationReport) -> str:
+    """The whole report as one HTML text."""
+    template = files("cross_lora_core.reporting").joinpath("page.html").read_text(encoding="utf-8")
+    plots = [
+        (plot_losses(item) if item.losses else None, plot_energy(item), plot_norms(item))
+        for item in report.items
+    ]
+    return (
+        _environment()
+        .from_string(template)
+        .render(report=report, items=list(zip(report.items, plots, strict=True)), meanings=VERDICT_MEANINGS)
+    )
+
+
+def render_markdown(report: MigrationReport) -> str:
+    """The verdict table as Markdown, for a Prefect artifact."""
+    lines = [
+        f"# {report.source} → {', '.join(report.targets)}",
+        "",
+        f"Method `{report.method}`. "
+        + ", ".join(f"{count} {name}" for name, count in report.counts.items())
+        + ".",
+        "",
+        "| adapter | target | verdict | modules | " + " | ".join(LOSS_LABELS) + " | reason |",
+        "|---|---|---|---|" + "---|" * len(LOSS_LABELS) + "---|",
+    ]
+    for item in report.items:
+        losses = " | ".join(f"{item.losses[one]:.4f}" if one in item.losses else "–" for one in LOSS_LABELS)
+        landed = f"{item.modules_landed} of {item.modules_expected}"
+        lines.append(
+            f"| {item.adapter} | {item.target} | **{item.verdict}** | {landed} | {losses} | {item.reason} |"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,167 @@
+"""Bytes by key: what every store promises.
+
+- `put` is put-if-absent: the same bytes again are fine, other bytes raise ObjectExists.
+- An object is visible whole or not at all; an interrupted write leaves nothing.
+- Its sha256 is kept beside it and verified whenever it is read whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from cross_lora_core.errors import ConfigurationError, ObjectCorrupted, ObjectExists
+
+__all__ = ["MARKER", "Store", "StoredObject", "check_key", "sha256_of"]
+
+MARKER = "adapter_config.json"
+"""Written last where a folder cannot appear at once: loaders look for it first."""
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """Reference to a stored object; what tasks pass around instead of tensors.
+
+    Attributes:
+        key: name in the store.
+        sha256: hex digest of the bytes.
+        size: in bytes.
+    """
+
+    key: str
+    sha256: str
+    size: int
+
+
+def check_key(key: str) -> str:
+    """The key itself, if it is safe as a path on every store.
+
+    Raises:
+        ConfigurationError: absolute, empty or hidden segments, `..`, or odd characters.
+    """
+    if not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
+        raise ConfigurationError(
+            "path segments of letters, digits and . _ + - that start with a letter or digit",
+            repr(key),
+            "store key",
+            "Use a plain relative name.",
+        )
+    return key
+
+
+def sha256_of(data: bytes | Path) -> tuple[str, int]:
+    """Hex sha256 and size of bytes or of a file; a file is read in pieces."""
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest(), len(data)
+    digest, size = hashlib.sha256(), 0
+    with data.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return digest.hexdigest(), size
+
+
+class Store(ABC):
+    """A place for immutable objects."""
+
+    url: str
+    """Where it is; never with credentials."""
+
+    @abstractmethod
+    def put(self, key: str, data: bytes | Path) -> StoredObject:
+        """Store bytes, or a file's content, under a key that nothing else has.
+
+        Raises:
+            ObjectExists: the key holds other bytes.
+            StoreRefused: no permission, no space, no bucket.
+            StoreUnavailable: the store did not answer.
+        """
+
+    @abstractmethod
+    def stat(self, key: str) -> StoredObject | None:
+        """The object's reference, or None."""
+
+    @abstractmethod
+    def fetch(self, key: str) -> Path:
+        """A local file with the object's verified bytes; must not be written to.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+            ObjectCorrupted: its bytes are not the ones that were put.
+        """
+
+    @abstractmethod
+    def read_range(self, key: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` (exclusive), unverified.
+
+        Raises:
+            ObjectNotFound: there is no such object.
+        """
+
+    @abstractmethod
+    def list(self, prefix: str = "") -> Iterator[str]:
+        """Keys that begin with a prefix, sorted."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove an object; nothing happens if there is none."""
+
+    @abstractmethod
+    def put_folder(self, prefix: str, folder: Path) -> tuple[StoredObject, ...]:
+        """Store every file of a folder under `prefix/`; readers see a complete folder or none.
+
+        Raises:
+            ObjectExists: the prefix holds other content.
+        """
+
+    @abstractmethod
+    def folder_url(self, prefix: str) -> str:
+        """What a reader of the folder is told: a local path, or an s3:// URL."""
+
+    def get(self, key: str) -> bytes:
+        """The object's verified bytes; raises like `fetch`."""
+        return self.fetch(key).read_bytes()
+
+    def exists(self, key: str) -> bool:
+        """Whether the key holds an object."""
+        return self.stat(key) is not None
+
+
+def same_or_raise(found: StoredObject, sha256: str, where: str) -> StoredObject:
+    """The object that is there, if it has these bytes.
+
+    Raises:
+        ObjectExists: it has others.
+    """
+    if found.sha256 != sha256:
+        raise ObjectExists(
+            f"no object, or the same bytes ({sha256[:12]}…)",
+            f"other bytes ({found.sha256[:12]}…)",
+            f"{where}/{found.key}",
+            "Objects are never overwritten; delete it first if it must go.",
+        )
+    return found
+
+
+def verify(path: Path, expected: StoredObject, where: str) -> Path:
+    """The path itself, if its bytes are the ones that were put.
+
+    Raises:
+        ObjectCorrupted: they are not.
+    """
+    sha256, size = sha256_of(path)
+    if sha256 != expected.sha256:
+        raise ObjectCorrupted(
+            f"sha256 {expected.sha256[:12]}… of {expected.size} bytes",
+            f"{sha256[:12]}… of {size} bytes",
+            f"{where}/{expected.key}",
+            "Delete the object and run the migration again; it is computed anew.",
+        )
+    return path

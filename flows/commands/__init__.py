@@ -1,0 +1,1 @@
+"""The commands of `cross-lora`, one file per noun."""

@@ -1,0 +1,247 @@
+"""`cross-lora plan`, `migrate`, `status` and `report`."""
+
+from __future__ import annotations
+
+import getpass
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from flows.commands.output import (
+    ExitCode,
+    JsonFlag,
+    document,
+    print_table,
+    reporting_errors,
+    say,
+    verdict_text,
+)
+
+if TYPE_CHECKING:
+    from cross_lora_core.migration import MigrationOutcome, MigrationRequest
+
+__all__ = ["MethodName", "migrate", "plan", "report", "status"]
+
+Source = Annotated[str, typer.Option("--source", help="The deprecated base: name, folder or hub id")]
+Targets = Annotated[list[str], typer.Option("--target", help="A base to move to; may be given several times")]
+Adapters = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--adapter", help="Adapter folder, folder of such, or registered name; default: all registered"
+    ),
+]
+MethodName = Literal["cross-lora", "copy", "interpolate", "subspace", "subspace+null"]
+MethodOption = Annotated[MethodName, typer.Option("--method", help="How updates are carried over")]
+Rank = Annotated[int, typer.Option("--rank", min=1, help="Singular vectors kept per base weight")]
+Anchor = Annotated[
+    Literal["tokens", "index"],
+    typer.Option("--anchor", help="Pair singular vectors by shared tokens, or by index as published"),
+]
+OutputRank = Annotated[
+    int | None, typer.Option("--output-rank", min=1, help="Rank written; default: smallest servable")
+]
+OutputDtype = Annotated[
+    Literal["float16", "bfloat16", "float32"], typer.Option("--output-dtype", help="Precision written")
+]
+Evaluation = Annotated[
+    Path | None, typer.Option("--evaluation", help="JSON lines for adapters that have no evaluation file")
+]
+
+
+def _request(
+    source: str,
+    target: list[str],
+    adapter: list[str] | None,
+    method: str,
+    rank: int,
+    anchor: str,
+    output_rank: int | None,
+    output_dtype: str,
+    evaluation: Path | None,
+) -> MigrationRequest:
+    from cross_lora_core.migration import MigrationRequest
+
+    return MigrationRequest.model_validate(
+        {
+            "source": source,
+            "targets": target,
+            "adapters": adapter or [],
+            "method": method,
+            "rank": rank,
+            "anchor": anchor,
+            "output_rank": output_rank,
+            "output_dtype": output_dtype,
+            "evaluation": str(evaluation.expanduser().absolute()) if evaluation else None,
+            "requested_by": getpass.getuser(),
+        }
+    )
+
+
+def plan(
+    source: Source,
+    target: Targets,
+    adapter: Adapters = None,
+    method: MethodOption = "cross-lora",
+    rank: Rank = 320,
+    anchor: Anchor = "tokens",
+    output_rank: OutputRank = None,
+    output_dtype: OutputDtype = "float16",
+    evaluation: Evaluation = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Dry run: what would land per adapter and target, what would not and why, bytes and time. Writes nothing."""
+    with reporting_errors(as_json):
+        from tasks.estimate_plan import describe_plan
+
+        request = _request(
+            source, target, adapter, method, rank, anchor, output_rank, output_dtype, evaluation
+        )
+        described = describe_plan(request)
+        document(described, as_json, lambda: _show_plan(described))
+
+
+def _show_plan(described: dict[str, Any]) -> None:
+    rows = [
+        [
+            item["adapter"],
+            item["target"],
+            "[magenta]refused[/]" if item["refusal"] else f"{item['modules']} modules",
+            str(len(item["skipped"])),
+            f"{item['output_bytes'] / 2**20:.1f} MB",
+            "yes" if item["evaluation"] else "no",
+            item["refusal"] or "; ".join(item["skipped_summary"]),
+        ]
+        for item in described["items"]
+    ]
+    columns: dict[str, dict[str, Any]] = {name: {} for name in ("adapter", "target", "lands", "skipped")}
+    columns |= {"output": {"justify": "right"}, "evaluation file": {}, "remarks": {"overflow": "fold"}}
+    print_table(columns, rows)
+    cost = described["estimate"]
+    say(
+        f"\nto compute: {cost['factor_bytes'] / 2**20:.0f} MB of base factors, "
+        f"{cost['alignment_bytes'] / 2**20:.0f} MB of alignments (about {cost['seconds']:.0f} s on one worker, evaluation not counted); "
+        f"{cost['reused']} stored layer groups will be reused; adapters {cost['output_bytes'] / 2**20:.1f} MB"
+    )
+
+
+def migrate(
+    source: Source,
+    target: Targets,
+    adapter: Adapters = None,
+    method: MethodOption = "cross-lora",
+    rank: Rank = 320,
+    anchor: Anchor = "tokens",
+    output_rank: OutputRank = None,
+    output_dtype: OutputDtype = "float16",
+    evaluation: Evaluation = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log lines")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Move adapters to other bases, measure each on its target, and say honestly what survived.
+
+    Running the same command again resumes, or finds everything done. Exits 4 when an adapter was
+    refused or failed.
+    """
+    with reporting_errors(as_json):
+        from cross_lora_core.settings import load_settings
+        from flows.embedded import configure_prefect
+
+        request = _request(
+            source, target, adapter, method, rank, anchor, output_rank, output_dtype, evaluation
+        )
+        embedded = configure_prefect(load_settings(), verbose=verbose)
+        say(
+            f"migrating {source} → {', '.join(target)} with {method}"
+            + (" (Prefect in-process)" if embedded else "")
+        )
+        outcome = _run(request)
+        document(outcome.as_dict(), as_json, lambda: show_outcome(outcome))
+    if not outcome.complete:
+        raise typer.Exit(ExitCode.ITEMS_NOT_DONE)
+
+
+def _run(request: MigrationRequest) -> MigrationOutcome:
+    from flows.commands.terminal import TerminalProgress
+    from flows.migrate_fleet import start_migration
+    from flows.progress import listening
+
+    try:
+        with TerminalProgress() as progress, listening(progress):
+            return start_migration(request)
+    except KeyboardInterrupt:
+        say("[yellow]interrupted[/]; nothing is lost: the same command resumes where this one stopped")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+
+def show_outcome(outcome: MigrationOutcome) -> None:
+    """Print the verdict table, where the adapters are and where the report is."""
+    rows = [
+        [
+            one.adapter,
+            one.target,
+            verdict_text(one.verdict),
+            f"{one.modules_landed} of {one.modules_expected}",
+            "–" if one.improvement is None else f"{one.improvement:+.4f}",
+            "–" if one.recovered is None else f"{one.recovered:.1%}",
+            one.reason,
+        ]
+        for one in outcome.items
+    ]
+    columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {}, "verdict": {}}
+    columns |= {"modules": {"justify": "right"}, "improvement": {"justify": "right"}}
+    columns |= {"recovered": {"justify": "right"}, "why": {"overflow": "fold", "ratio": 1}}
+    print_table(
+        columns, rows, title=f"Migration {outcome.migration}: {outcome.source}, method {outcome.method}"
+    )
+    say(
+        "\nimprovement: fall of the loss against the target base, nats per character; "
+        "recovered: as a share of what the adapter gains on its own base"
+    )
+    folders = sorted({one.output.rsplit("/", 2)[0] for one in outcome.items if one.output})
+    for folder in folders:
+        say(f"adapters: {folder}")
+    if outcome.report:
+        say(f"report:   {outcome.report}")
+
+
+def status(
+    migration: Annotated[
+        int | None, typer.Argument(help="Number of a migration; default: the latest")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what became of a migration's items, and where aliases point."""
+    with reporting_errors(as_json):
+        from tasks.show_status import migration_status
+
+        outcome, state = migration_status(migration)
+        document(outcome.as_dict() | state, as_json, lambda: _show_status(outcome, state))
+
+
+def _show_status(outcome: MigrationOutcome, state: dict[str, Any]) -> None:
+    say(f"status: {state['status']}, started {state['started_at']:%Y-%m-%d %H:%M:%S} UTC")
+    show_outcome(outcome)
+    for one in state["promoted"]:
+        say(
+            f"promoted: {one['adapter']} on {one['target']} → item {one['item']} "
+            f"by {one['actor']}: {one['reason']}"
+        )
+
+
+def report(
+    migration: Annotated[
+        int | None, typer.Argument(help="Number of a migration; default: the latest")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File to write")] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Write a migration's report as one HTML page and say where it is."""
+    with reporting_errors(as_json):
+        from tasks.report_migration import gather_report, write_report
+        from tasks.show_status import chosen_migration
+
+        gathered = gather_report(chosen_migration(migration))
+        path = write_report(gathered, output)
+        document(asdict(gathered) | {"path": str(path)}, as_json, lambda: typer.echo(str(path)))

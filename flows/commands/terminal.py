@@ -1,0 +1,68 @@
+"""The progress of a flow run on the terminal: one bar per stage, on stderr."""
+
+from __future__ import annotations
+
+import threading
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+__all__ = ["TerminalProgress"]
+
+_STAGES = {
+    "factorize": "factorize base weights",
+    "align": "align the two bases",
+    "project": "project adapters",
+    "publish": "write adapters",
+    "validate": "evaluate on the target",
+}
+
+
+class TerminalProgress:
+    """Listens to a flow run and draws it; silent when stderr is not a terminal."""
+
+    def __init__(self) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(finished_text="[green]✓[/]"),
+            TextColumn("{task.description:<24}"),
+            BarColumn(bar_width=32),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._bars: dict[str, TaskID] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> TerminalProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def expect(self, stage: str, count: int) -> None:
+        """Make a stage's bar longer by `count`."""
+        with self._lock:
+            if stage not in self._bars:
+                self._bars[stage] = self._progress.add_task(_STAGES.get(stage, stage), total=0)
+            bar = self._bars[stage]
+            total = self._progress.tasks[self._progress.task_ids.index(bar)].total or 0
+            self._progress.update(bar, total=total + count)
+
+    def advance(self, stage: str) -> None:
+        """Move a stage's bar by one."""
+        with self._lock:
+            self._progress.advance(self._bars[stage])

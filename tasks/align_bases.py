@@ -1,0 +1,65 @@
+"""Align one layer group of a pair of bases; done once per pair and spec, shared by every adapter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from prefect import task
+from torch import Tensor
+
+from cross_lora_core.migration import (
+    BaseRef,
+    FactorSource,
+    Landing,
+    PlannedTarget,
+    TransferSpec,
+    align_landings,
+    alignment_key,
+    anchor_rows,
+    write_alignments,
+)
+from cross_lora_core.models import BaseModel, LayerGroup
+from cross_lora_core.storage import StoredObject
+from tasks.group_files import factor_reader
+from tasks.runtime import TASK_OPTIONS, open_ref, put_once, torch_device
+
+__all__ = ["align_group"]
+
+
+@task(
+    name="align",
+    task_run_name="align {source.name} → {target.base.name} layers {group.first}-{group.last}",
+    tags=["align"],
+    **TASK_OPTIONS,
+)
+def align_group(
+    source: BaseRef, target: PlannedTarget, group: LayerGroup, spec: TransferSpec, factors: FactorSource
+) -> StoredObject:
+    """Compute and store the maps between the singular bases of every pair of mapped modules."""
+
+    def write(path: Path) -> None:
+        bases = open_ref(source), open_ref(target.base)
+        device = torch_device()
+        ours, theirs = factor_reader(factors.source, device), factor_reader(factors.target, device)
+        assert ours is not None
+        assert theirs is not None
+        landings = _all_landings(target, group, bases)
+        anchor = _anchor(bases, device) if spec.anchor == "tokens" else None
+        write_alignments(path, align_landings(landings, ours, theirs, anchor))
+
+    return put_once(alignment_key(source, target.base, spec, group.first, group.last), write)
+
+
+def _all_landings(
+    target: PlannedTarget, group: LayerGroup, bases: tuple[BaseModel, BaseModel]
+) -> list[Landing]:
+    """Every role both bases have: the whole fleet shares the alignment, whatever its adapters touch."""
+    shared = [role for role in bases[1].roles if role in bases[0].roles]
+    layers = range(group.first, group.last + 1)
+    return [Landing(layer, target.layer_map[layer], role) for layer in layers for role in shared]
+
+
+def _anchor(bases: tuple[BaseModel, BaseModel], device: torch.device) -> tuple[Tensor, Tensor]:
+    ours, theirs = anchor_rows(*bases)
+    return ours.to(device), theirs.to(device)

@@ -1,0 +1,37 @@
+"""Close a migration: its status, its report, its summary as Prefect artifacts."""
+
+from __future__ import annotations
+
+from prefect import task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+from cross_lora_core.migration import ItemOutcome, MigrationOutcome, path_segment
+from cross_lora_core.reporting import render_markdown
+from tasks.plan_migration import PreparedMigration
+from tasks.report_migration import gather_report, write_report
+from tasks.runtime import TASK_OPTIONS, open_catalog
+
+__all__ = ["finish_migration"]
+
+
+@task(name="finish", task_run_name="finish migration {prepared.migration_id}", **TASK_OPTIONS)
+def finish_migration(prepared: PreparedMigration, outcomes: list[ItemOutcome]) -> MigrationOutcome:
+    """Write the report page and the artifacts, and mark the migration as ended."""
+    broken = any(one.status == "failed" for one in outcomes)
+    with open_catalog().begin() as work:
+        work.finish_migration(prepared.migration_id, "failed" if broken else "finished")
+    report = gather_report(prepared.migration_id)
+    path = write_report(report)
+    name = path_segment(prepared.plan.source.name).lower().replace(".", "-").replace("_", "-")
+    create_markdown_artifact(
+        render_markdown(report), key=f"migration-{name}", description="Verdicts of the fleet"
+    )
+    create_table_artifact(
+        [one.as_dict() for one in outcomes],
+        key=f"verdicts-{name}",
+        description="One row per adapter and target",
+    )
+    plan = prepared.plan
+    return MigrationOutcome(
+        prepared.migration_id, plan.source.name, str(plan.spec.method), tuple(outcomes), str(path)
+    )

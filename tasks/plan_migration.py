@@ -1,0 +1,118 @@
+"""Plan a migration and write it into the catalog: what is new, what was done before."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+from prefect import runtime, task
+
+from cross_lora_core.catalog import ItemRecord, Work
+from cross_lora_core.migration import (
+    AdapterRef,
+    ItemOutcome,
+    MigrationRequest,
+    Plan,
+    PlannedItem,
+    TransferSpec,
+    find_adapters,
+    find_base,
+    make_plan,
+    register_base,
+)
+from cross_lora_core.settings import load_settings
+from tasks.outcomes import outcome_of
+from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored
+
+__all__ = ["PreparedItem", "PreparedMigration", "plan_migration", "plan_request"]
+
+
+@dataclass(frozen=True)
+class PreparedItem:
+    """An item with its row; `outcome` is set when nothing is left to do."""
+
+    item_id: int
+    planned: PlannedItem
+    outcome: ItemOutcome | None
+
+
+@dataclass(frozen=True)
+class PreparedMigration:
+    """A plan with its rows."""
+
+    migration_id: int
+    plan: Plan
+    items: tuple[PreparedItem, ...]
+
+
+def plan_request(request: MigrationRequest) -> Plan:
+    """Read bases and adapters and decide what will land; nothing is written."""
+    with open_catalog().begin() as work:
+        source = find_base(work, request.source)
+        targets = [find_base(work, text) for text in request.targets]
+        candidates = find_adapters(work, source.name, request.adapters, request.evaluation)
+    spec = TransferSpec.from_request(request)
+    return make_plan(source, targets, candidates, spec, load_settings().group_bytes)
+
+
+@task(name="plan", task_run_name="plan {request.source} → {request.targets}", **TASK_OPTIONS)
+def plan_migration(request: MigrationRequest) -> PreparedMigration:
+    """Plan, and write migration, adapters and items into the catalog; a repeated request finds its own."""
+    plan = plan_request(request)
+    bases = [open_ref(ref) for ref in (plan.source, *(target.base for target in plan.targets))]
+    with open_catalog().begin() as work:
+        source, *_ = [register_base(work, base) for base in bases]
+        migration_id = work.begin_migration(
+            request_digest=plan.request_digest,
+            source_base_id=source.id,
+            method=plan.spec.method,
+            spec=asdict(plan.spec),
+            requested_by=request.requested_by,
+            flow_run=str(runtime.flow_run.id or ""),
+        )
+        items = tuple(_prepare(work, migration_id, source.id, planned) for planned in plan.items)
+    return PreparedMigration(migration_id, plan, items)
+
+
+def _prepare(work: Work, migration_id: int, source_id: int, planned: PlannedItem) -> PreparedItem:
+    target = work.base_named(planned.target.name)
+    assert target is not None
+    adapter_id = _register_adapter(work, planned.adapter, source_id) if planned.adapter.digest else None
+    record = work.add_item(
+        migration_id=migration_id,
+        adapter_id=adapter_id,
+        adapter_name=planned.adapter.name,
+        adapter_location=planned.adapter.location,
+        target_base_id=target.id,
+        modules_expected=len(planned.landings),
+        skipped=[(one.module, one.reason) for one in planned.skipped],
+    )
+    if planned.refusal is not None:
+        work.settle_item(record.id, status="refused", verdict="refused", reason=planned.refusal, evidence={})
+        record = work.item(record.id)
+    finished = record.status == "refused" or _still_there(record)
+    return PreparedItem(record.id, planned, outcome_of(work, record) if finished else None)
+
+
+def _still_there(record: ItemRecord) -> bool:
+    """Whether an item was done before and its output can still be loaded."""
+    if record.status != "done" or record.output is None or record.output_sha256 is None:
+        return False
+    store = open_stored()
+    root = store.folder_url("adapters").removesuffix("adapters")
+    found = store.stat(record.output.removeprefix(root) + "/adapter_model.safetensors")
+    return found is not None and found.sha256 == record.output_sha256
+
+
+def _register_adapter(work: Work, ref: AdapterRef, source_id: int) -> int:
+    return work.add_adapter(
+        name=ref.name,
+        digest=ref.digest,
+        base_id=source_id,
+        location=ref.location,
+        origin="ad hoc",
+        rank=ref.rank,
+        scaling=ref.scaling,
+        variant=ref.variant,
+        owner=ref.owner,
+        evaluation=ref.evaluation,
+    ).id

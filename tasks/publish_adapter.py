@@ -1,0 +1,109 @@
+"""Assemble the projected layer groups of an adapter into a PEFT folder and publish it in the store."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import task
+
+from cross_lora_core.adapters import write_adapter
+from cross_lora_core.errors import ObjectExists
+from cross_lora_core.migration import (
+    Plan,
+    PlannedItem,
+    Projected,
+    adapter_prefix,
+    projection_key,
+    read_projections,
+)
+from cross_lora_core.models import Role
+from tasks.runtime import TASK_OPTIONS, open_ref, open_stored
+
+__all__ = ["Published", "projected_modules", "publish_adapter"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published adapter: its folder in the store, its URL for loaders, its weights' digest."""
+
+    prefix: str
+    url: str
+    sha256: str
+    modules: int
+    rank: int
+
+
+def projected_modules(plan: Plan, item: PlannedItem) -> dict[tuple[int, Role], Projected]:
+    """Everything that was projected for an item, read back from the store."""
+    store = open_stored()
+    result: dict[tuple[int, Role], Projected] = {}
+    for group in plan.target_of(item).groups:
+        if item.landings_in(group):
+            bounds = (group.first, group.last)
+            key = projection_key(plan.source, item.target, item.adapter.digest, plan.spec, *bounds)
+            result |= read_projections(store.fetch(key))
+    return result
+
+
+@task(
+    name="publish",
+    task_run_name="publish {item.adapter.name} for {item.target.name}",
+    tags=["publish"],
+    **TASK_OPTIONS,
+)
+def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
+    """Write the adapter that PEFT and vLLM load; the version follows from the inputs."""
+    store = open_stored()
+    projected = projected_modules(plan, item)
+    prefix = adapter_prefix(plan.source, item.target, item.adapter.name, item.adapter.digest, plan.spec)
+    with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
+        folder = Path(scratch) / "adapter"
+        written = write_adapter(
+            folder,
+            open_ref(item.target),
+            {key: one.update for key, one in projected.items()},
+            rank=plan.spec.output_rank,
+            dtype=getattr(torch, plan.spec.output_dtype),
+            provenance=_provenance(plan, item, projected),
+        )
+        try:
+            store.put_folder(prefix, folder)
+        except ObjectExists:  # another worker published the same version first; its folder stands
+            store.fetch(f"{prefix}/adapter_config.json")
+    weights = store.stat(f"{prefix}/adapter_model.safetensors")
+    assert weights is not None
+    return Published(prefix, store.folder_url(prefix), weights.sha256, written.modules, written.rank)
+
+
+def _provenance(
+    plan: Plan, item: PlannedItem, projected: dict[tuple[int, Role], Projected]
+) -> dict[str, Any]:
+    """Lineage and measures, the same every time the same migration runs."""
+    return {
+        "source_base": plan.source.name,
+        "source_base_digest": plan.source.digest,
+        "target_base": item.target.name,
+        "target_base_digest": item.target.digest,
+        "target_base_revision": item.target.revision,
+        "adapter": item.adapter.name,
+        "adapter_digest": item.adapter.digest,
+        "method": str(plan.spec.method),
+        "rank_of_bases": plan.spec.rank,
+        "anchor": plan.spec.anchor,
+        "modules": [
+            {
+                "layer": one.measure.layer,
+                "role": str(one.measure.role),
+                "source_layer": one.measure.source_layer,
+                "retained_energy": one.measure.retained_energy,
+                "source_norm": one.measure.source_norm,
+                "norm": one.measure.norm,
+            }
+            for one in projected.values()
+        ],
+        "skipped": [{"module": one.module, "reason": one.reason} for one in item.skipped],
+    }

@@ -1,0 +1,85 @@
+"""Register adapters in the catalog and list them; what the command line calls, without a flow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cross_lora_core.adapters import check_adapter, read_adapter
+from cross_lora_core.catalog import AdapterRecord, Work
+from cross_lora_core.errors import RecordNotFound
+from cross_lora_core.evaluation import read_rows
+from cross_lora_core.migration import EVALUATION_FILE, find_base, register_base
+from tasks.runtime import open_catalog
+
+__all__ = ["list_registered", "register_adapters"]
+
+
+def register_adapters(
+    paths: list[str], base: str, owner: str | None, evaluation: Path | None
+) -> list[dict[str, Any]]:
+    """Check each adapter against its base and register those that can be moved.
+
+    Args:
+        paths: adapter folders.
+        base: name, folder or hub id of their base.
+        owner: kept with each.
+        evaluation: file for all of them; by default the `evaluation.jsonl` inside each folder, if any.
+
+    Returns:
+        What `adapter check` says of each, with its name.
+
+    Raises:
+        ConfigurationError: an evaluation file cannot be read.
+    """
+    with open_catalog().begin() as work:
+        opened = find_base(work, base)
+        record = register_base(work, opened)
+    results = []
+    for path in (Path(text).expanduser().absolute() for text in paths):
+        found = check_adapter(path, opened)
+        results.append({"name": path.name, "location": str(path)} | found.as_dict())
+        if found.status == "refused":
+            continue
+        file = evaluation.expanduser().absolute() if evaluation else path / EVALUATION_FILE
+        rows = read_rows(file) if evaluation or file.is_file() else ()
+        adapter = read_adapter(path)
+        with open_catalog().begin() as work:
+            work.add_adapter(
+                name=path.name,
+                digest=adapter.digest,
+                base_id=record.id,
+                location=str(path),
+                origin="registered",
+                rank=found.rank or 0,
+                scaling=found.scaling,
+                variant=found.variant,
+                owner=owner,
+                evaluation=str(file) if rows else None,
+            )
+    return results
+
+
+def list_registered(base: str | None, unmigrated_to: str | None) -> list[tuple[str, AdapterRecord]]:
+    """Adapters with the names of their bases.
+
+    Raises:
+        RecordNotFound: a base is not registered.
+    """
+    with open_catalog().begin() as work:
+        names = {one.id: one.name for one in work.bases()}
+        chosen = list(names) if base is None else [_base_id(work, base)]
+        target = _base_id(work, unmigrated_to) if unmigrated_to else None
+        return [
+            (names[base_id], record)
+            for base_id in chosen
+            for record in (work.unmigrated_adapters(base_id, target) if target else work.adapters_on(base_id))
+        ]
+
+
+def _base_id(work: Work, name: str) -> int:
+    record = work.base_named(name)
+    if record is None:
+        remedy = "`cross-lora base list` shows the registered ones."
+        raise RecordNotFound("a registered base", f"no base named {name!r}", "the catalog", remedy)
+    return record.id

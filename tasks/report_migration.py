@@ -1,0 +1,70 @@
+"""Gather a migration's report from the catalog and write it as one HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cross_lora_core.catalog import ItemRecord, Work
+from cross_lora_core.reporting import Interval, ItemReport, MigrationReport, ModuleRow, render_page
+from cross_lora_core.settings import load_settings
+from tasks.runtime import open_catalog
+
+__all__ = ["gather_report", "write_report"]
+
+
+def gather_report(migration_id: int) -> MigrationReport:
+    """Everything the catalog knows of a migration.
+
+    Raises:
+        RecordNotFound: there is no such migration.
+    """
+    with open_catalog().begin() as work:
+        migration = work.migration(migration_id)
+        items = tuple(_item(work, one) for one in work.items_of(migration_id))
+        return MigrationReport(
+            migration=str(migration_id),
+            source=work.base(migration.source_base_id).name,
+            targets=tuple(dict.fromkeys(one.target for one in items)),
+            method=migration.method,
+            settings=dict(migration.spec) | {"request digest": migration.request_digest},
+            started=migration.started_at,
+            finished=migration.finished_at,
+            items=items,
+        )
+
+
+def _item(work: Work, record: ItemRecord) -> ItemReport:
+    verdict = work.verdict_of(record.id)
+    evidence = verdict.evidence if verdict else {}
+    return ItemReport(
+        adapter=record.adapter_name,
+        target=work.base(record.target_base_id).name,
+        status=record.status,
+        verdict=record.verdict or "failed",
+        reason=record.reason or "not finished yet; run the same migration again",
+        modules_expected=record.modules_expected,
+        modules_landed=record.modules_landed,
+        output=record.output,
+        rows=evidence.get("rows") or 0,
+        losses=evidence.get("means") or {},
+        improvement=_interval(evidence.get("improvement")),
+        over_random=_interval(evidence.get("over_random")),
+        recovered=evidence.get("recovered"),
+        modules=tuple(ModuleRow(**vars(one)) for one in work.measures_of(record.id)),
+        skipped=tuple((module, reason) for module, reason in record.skipped),
+        lineage=evidence.get("lineage") or {},
+    )
+
+
+def _interval(value: dict[str, Any] | None) -> Interval | None:
+    return Interval(**value) if value else None
+
+
+def write_report(report: MigrationReport, path: Path | None = None) -> Path:
+    """Write the page, by default into the reports folder of the settings; returns where it is."""
+    target = path or load_settings().reports / f"migration-{report.migration}.html"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_suffix(".partial")
+    aside.write_text(render_page(report), encoding="utf-8")
+    return aside.replace(target)

@@ -1,0 +1,109 @@
+"""What every task opens from settings: the store, the catalog, bases, the device; and how tasks retry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task, exponential_backoff
+
+from cross_lora_core.catalog import Catalog
+from cross_lora_core.errors import CrossLoraError, FinalError, ObjectExists
+from cross_lora_core.migration import BaseRef
+from cross_lora_core.models import BaseModel, open_base
+from cross_lora_core.settings import load_settings
+from cross_lora_core.storage import Store, StoredObject, open_store
+
+__all__ = ["TASK_OPTIONS", "open_catalog", "open_ref", "open_stored", "put_once", "torch_device"]
+
+
+def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    error = state.result(raise_on_failure=False)
+    if isinstance(error, CrossLoraError):
+        return error.retryable
+    return isinstance(error, ConnectionError | TimeoutError)
+
+
+TASK_OPTIONS: dict[str, Any] = {
+    "retries": 3,
+    "retry_delay_seconds": exponential_backoff(backoff_factor=2),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _is_retryable,
+    "persist_result": False,
+    "cache_policy": NO_CACHE,
+}
+"""Retry what may succeed later, and nothing else. Results are small references: the store is the cache."""
+
+
+@lru_cache(maxsize=4)
+def _store(url: str) -> Store:
+    return open_store(url)
+
+
+def open_stored() -> Store:
+    """The store of the settings; opened once per process."""
+    return _store(load_settings().store_url)
+
+
+@lru_cache(maxsize=4)
+def _catalog(url: str) -> Catalog:
+    return Catalog.open(url, create=True)
+
+
+def open_catalog() -> Catalog:
+    """The catalog of the settings; opened once per process."""
+    return _catalog(load_settings().catalog_url)
+
+
+@lru_cache(maxsize=16)
+def open_ref(ref: BaseRef) -> BaseModel:
+    """Open the base a reference stands for, and check that it is still the same.
+
+    Raises:
+        FinalError: the folder's content is not what the migration was planned with.
+    """
+    base = open_base(ref.location, name=ref.name, revision=ref.revision)
+    if base.digest != ref.digest:
+        raise FinalError(
+            f"the base that was planned with, digest {ref.digest[:12]}",
+            f"digest {base.digest[:12]}",
+            ref.location,
+            "Restore the folder, or register the changed base under another name and plan again.",
+        )
+    return base
+
+
+def torch_device() -> torch.device:
+    """The device of the settings; `auto` is CUDA where there is one."""
+    chosen = load_settings().device
+    if chosen == "auto":
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(chosen)
+
+
+def put_once(key: str, write: Callable[[Path], None]) -> StoredObject:
+    """Store what `write` produces under a key that its inputs decide, unless it is there.
+
+    A second worker that computed the same thing at the same time may differ in
+    the last bit; the first one's object stands and is used by both.
+    """
+    store = open_stored()
+    found = store.stat(key)
+    if found is not None:
+        return found
+    with tempfile.TemporaryDirectory(prefix="cross-lora-") as folder:
+        path = Path(folder) / "object"
+        write(path)
+        try:
+            return store.put(key, path)
+        except ObjectExists:
+            found = store.stat(key)
+            if found is None:
+                raise
+            return found

@@ -1,0 +1,30 @@
+"""Fixtures every folder may use, and what no test may do: reach a hub or the user's own files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Digests of test bases are not remembered in the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh CROSS_LORA_HOME; nothing of the user's settings gets in."""
+    for name in [one for one in os.environ if one.startswith("CROSS_LORA_") and one != "CROSS_LORA_TESTBED"]:
+        if name != "CROSS_LORA_BASES":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("CROSS_LORA_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
