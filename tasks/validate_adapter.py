@@ -77,7 +77,7 @@ def _gather(plan: Plan, item: PlannedItem, folder: Path, settings: Settings) -> 
         return Evidence(structure.problems, None, None, copied, same_base)
     with loaded_base(Path(item.target.location), item.target.digest, *_how(settings)) as loaded:
         check = check_function(loaded, folder)
-    rows = read_rows(item.adapter.evaluation) if item.adapter.evaluation else ()
+    rows = read_rows(item.adapter.evaluation) if item.adapter.evaluation and check.changed else ()
     losses = _losses(plan, item, folder, rows, settings) if rows else None
     return Evidence((), check, losses, copied, same_base)
 

@@ -20,6 +20,7 @@ from peft import PeftModel, get_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 __all__ = ["Landing", "LoadedBase", "loaded_base"]
 
@@ -82,7 +83,8 @@ class LoadedBase:
 
 
 def _landing(model: Any, file: Mapping[str, Tensor]) -> Landing:
-    loaded: Mapping[str, Tensor] = get_peft_model_state_dict(model)
+    # embeddings are asked for by name: "auto" would look the base up on the model hub
+    loaded: Mapping[str, Tensor] = get_peft_model_state_dict(model, save_embedding_layers=False)
     modules = {_module(name) for name in file if ".lora_" in name}
     wrong = {_module(name) for name, tensor in file.items() if not _same(loaded.get(name), tensor)}
     made = {_module(name) for name in loaded if ".lora_" in name}
@@ -101,6 +103,7 @@ def _same(found: Tensor | None, wanted: Tensor) -> bool:
     )
 
 
+disable_progress_bar()
 _lock = threading.Lock()
 _held: dict[tuple[str, str, torch.dtype, torch.device], LoadedBase] = {}
 

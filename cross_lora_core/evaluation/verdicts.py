@@ -25,6 +25,12 @@ class Verdict(StrEnum):
     failed = "failed"
 
 
+SHARE_OF_GAIN = 0.05
+"""A change below this share of what the adapter gains on its own base is no effect, however certain."""
+
+SHARE_OF_LOSS = 0.01
+"""The same as a share of the target base's loss, where the adapter's own gain cannot be told from chance."""
+
 PROMOTABLE = frozenset({Verdict.copied, Verdict.migrated})
 """Verdicts that may be promoted without a person naming them."""
 
@@ -90,6 +96,7 @@ class Decision:
         over_random: fall against the random control.
         source_gain: fall the adapter brings on its own base.
         recovered: `improvement / source_gain`, where the gain is told from chance.
+        floor: smallest change of the loss that counts for anything.
     """
 
     verdict: Verdict
@@ -100,6 +107,7 @@ class Decision:
     over_random: Interval | None = None
     source_gain: Interval | None = None
     recovered: float | None = None
+    floor: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -158,21 +166,28 @@ def _with_rows(evidence: Evidence, losses: Losses, confidence: float, seed: int)
 
     improvement, over_random = fall(losses.target, losses.migrated), fall(losses.random, losses.migrated)
     gain = fall(losses.source, losses.source_adapter) if losses.source and losses.source_adapter else None
-    verdict = _judge(improvement, over_random, copied=evidence.copied)
-    recovered = improvement.mean / gain.mean if gain and gain.low > 0 else None
+    means = losses.means()
+    gained = gain is not None and gain.low > 0
+    recovered = improvement.mean / gain.mean if gain and gained else None
+    floor = SHARE_OF_GAIN * gain.mean if gain and gained else SHARE_OF_LOSS * means["target base"]
+    verdict = _judge(improvement, over_random, floor, copied=evidence.copied)
     return Decision(
         verdict=verdict,
-        reason=_reason(verdict, improvement, over_random, recovered, len(losses.target)),
+        reason=_reason(verdict, improvement, over_random, floor, recovered, len(losses.target)),
         rows=len(losses.target),
-        means=losses.means(),
+        means=means,
         improvement=improvement,
         over_random=over_random,
         source_gain=gain,
         recovered=recovered,
+        floor=floor,
     )
 
 
-def _judge(improvement: Interval, over_random: Interval, *, copied: bool) -> Verdict:
+def _judge(improvement: Interval, over_random: Interval, floor: float, *, copied: bool) -> Verdict:
+    """More than chance, more than a random update, and large enough to matter."""
+    if abs(improvement.mean) < floor:
+        return Verdict.no_effect
     if improvement.high < 0:
         return Verdict.harmful
     if improvement.low > 0 and over_random.low > 0:
@@ -181,16 +196,23 @@ def _judge(improvement: Interval, over_random: Interval, *, copied: bool) -> Ver
 
 
 def _reason(
-    verdict: Verdict, improvement: Interval, over_random: Interval, recovered: float | None, rows: int
+    verdict: Verdict,
+    improvement: Interval,
+    over_random: Interval,
+    floor: float,
+    recovered: float | None,
+    rows: int,
 ) -> str:
     direction = "falls" if improvement.mean >= 0 else "rises"
     change = (
         f"the loss {direction} by {abs(improvement.mean):.4f} nats per character "
         f"({-improvement.high:+.4f} … {-improvement.low:+.4f}, {rows} rows)"
     )
-    share = f", {recovered:.0%} of what the adapter gains on its own base" if recovered is not None else ""
-    if verdict is Verdict.no_effect and improvement.low > 0:
-        return f"{change}, but no more than with a random update of the same size ({over_random.mean:+.4f})"
-    if verdict is Verdict.no_effect:
+    share = f", {recovered:.1%} of what the adapter gains on its own base" if recovered is not None else ""
+    if verdict is not Verdict.no_effect:
+        return change + share
+    if improvement.low <= 0 <= improvement.high:
         return f"{change}, which cannot be told from chance"
-    return change + share
+    if abs(improvement.mean) < floor:
+        return f"{change}{share}: too little to matter (below {floor:.4f})"
+    return f"{change}, but no more than with a random update of the same size ({over_random.mean:+.4f})"
