@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cross_lora_core.errors import ObjectExists, StoreRefused
+from cross_lora_core.storage import LocalStore, Store, open_store
+from tests.support.store_contract import StoreContract, test_accepted_keys_stay_below_the_root  # noqa: F401
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+class TestLocalStore(StoreContract):
+    def damage(self, store: Store, key: str) -> None:
+        path = store.root / key
+        path.write_bytes(b"x" + path.read_bytes()[1:])
+
+    def reopen(self, store: Store) -> Store:
+        return open_store(store.url)
+
+
+def visible(store: LocalStore) -> list[str]:
+    return list(store.list())
+
+
+@pytest.mark.parametrize("step", ["os.link", "os.fsync", "shutil.copyfile"])
+def test_an_interrupted_put_leaves_nothing_visible(store, monkeypatch, tmp_path, step):
+    source = tmp_path / "source"
+    source.write_bytes(b"precious")
+
+    def fail(*_args, **_kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step, fail)
+        with pytest.raises(KeyboardInterrupt):
+            store.put("a/b", source)
+    assert visible(store) == []
+    assert store.stat("a/b") is None
+    assert not list((store.root / ".staging").iterdir())
+    assert store.put("a/b", source).size == 8
+    assert store.get("a/b") == b"precious"
+
+
+def test_an_interrupted_put_folder_leaves_nothing_visible(store, monkeypatch, tmp_path):
+    folder = tmp_path / "f"
+    folder.mkdir()
+    (folder / "one").write_text("1")
+
+    def fail(*_args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "rename", fail)
+        with pytest.raises(KeyboardInterrupt):
+            store.put_folder("x/y", folder)
+    assert visible(store) == []
+    assert store.put_folder("x/y", folder)
+
+
+def test_a_killed_writer_leaves_nothing_visible(tmp_path):
+    root = tmp_path / "store"
+    code = f"""
+import shutil, time
+from pathlib import Path
+from cross_lora_core.storage import LocalStore
+real = shutil.copyfile
+def slow(source, target):
+    real(source, target)
+    print("copied", flush=True)
+    time.sleep(60)
+shutil.copyfile = slow
+source = Path({str(tmp_path / "source")!r})
+source.write_bytes(b"x" * 1000)
+LocalStore(Path({str(root)!r})).put("a/b", source)
+"""
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=Path.cwd())
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"copied\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    child.stdout.close()
+    store = LocalStore(root)
+    assert visible(store) == []
+    assert store.put("a/b", b"y").size == 1
+
+
+def test_what_killed_writers_left_is_swept_after_a_day(tmp_path):
+    store = LocalStore(tmp_path / "store")
+    old, young = store.root / ".staging" / "old", store.root / ".staging" / "young"
+    old.mkdir()
+    young.write_bytes(b"x")
+    os.utime(old, (time.time() - 100_000,) * 2)
+    LocalStore(store.root)
+    assert not old.exists()
+    assert young.exists()
+
+
+def _race(root: Path, number: int, same: bool, results) -> None:
+    data = b"same" if same else f"writer {number}".encode()
+    try:
+        LocalStore(root).put("raced", data)
+        results.put((number, "won"))
+    except ObjectExists:
+        results.put((number, "lost"))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_racing_writers(tmp_path, same):
+    context = multiprocessing.get_context("fork")
+    results = context.Queue()
+    writers = [context.Process(target=_race, args=(tmp_path / "store", number, same, results)) for number in range(8)]
+    for writer in writers:
+        writer.start()
+    answers = [results.get(timeout=60) for _ in writers]
+    for writer in writers:
+        writer.join()
+    winners = [number for number, answer in answers if answer == "won"]
+    stored = LocalStore(tmp_path / "store").get("raced")  # verified against its checksum
+    if same:
+        assert len(winners) == 8
+        assert stored == b"same"
+    else:
+        assert len(winners) == 1
+        assert stored == f"writer {winners[0]}".encode()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.ENOSPC, "disk is full"), (errno.EROFS, "read-only"), (errno.EACCES, "write permission")],
+)
+def test_a_refusing_disk_is_a_clear_error(store, monkeypatch, number, words):
+    def fail(*_args):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("cross_lora_core.storage.local._write", fail)
+    with pytest.raises(StoreRefused, match=words):
+        store.put("a", b"x")
+    assert visible(store) == []
+
+
+def test_a_root_that_cannot_be_made_is_a_clear_error(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreRefused, match="A file stands where a folder should be"):
+        LocalStore(tmp_path / "file" / "store")
+
+
+def test_an_object_without_its_checksum_is_not_trusted(store):
+    store.put("a", b"x")
+    (store.root / ".checksums" / "a").unlink()
+    found = store.stat("a")
+    assert found is not None
+    assert found.sha256 == "unknown"

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import pytest
+
+from cross_lora_core.errors import ConfigurationError
+from cross_lora_core.storage import LocalStore, S3Store, open_store
+
+
+def test_folders(tmp_path):
+    spaced = tmp_path / "a b"
+    for url in (spaced.as_uri(), str(spaced)):
+        store = open_store(url)
+        assert isinstance(store, LocalStore)
+        assert store.root == spaced
+
+
+def test_buckets(monkeypatch, tmp_path):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    query = f"?endpoint=http://127.0.0.1:8333&region=eu-west-1&path_style=true&cache={tmp_path}"
+    store = open_store("s3://fleet/team/a/" + query)
+    assert isinstance(store, S3Store)
+    assert (store.bucket, store.prefix, store.url) == ("fleet", "team/a", "s3://fleet/team/a")
+    assert store._client.meta.endpoint_url == "http://127.0.0.1:8333"
+    assert store.folder_url("x/y") == "s3://fleet/team/a/x/y"
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ftp://host/x", "file:///folder or s3://bucket/prefix"),
+        ("s3://", "file:///folder or s3://bucket/prefix"),
+        ("s3://key:secret@bucket/x", "no credentials in the URL"),
+        ("s3://bucket/x?secret_key=1", "options among"),
+    ],
+)
+def test_refusals(url, words):
+    with pytest.raises(ConfigurationError, match=words) as caught:
+        open_store(url)
+    assert "secret@" not in str(caught.value)

@@ -1,0 +1,114 @@
+"""What every store must do; subclassed once per backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cross_lora_core.errors import ConfigurationError, ObjectCorrupted, ObjectExists, ObjectNotFound
+from cross_lora_core.storage import Store, StoredObject, check_key
+
+
+class StoreContract:
+    """Subclasses give a `store` fixture, `damage` an object behind its back, and `reopen` it."""
+
+    def damage(self, store: Store, key: str) -> None:
+        raise NotImplementedError
+
+    def reopen(self, store: Store) -> Store:
+        raise NotImplementedError
+
+    def test_what_is_put_is_got(self, store: Store) -> None:
+        put = store.put("a/b.bin", b"hello")
+        assert put == StoredObject("a/b.bin", put.sha256, 5)
+        assert store.get("a/b.bin") == b"hello"
+        assert store.stat("a/b.bin") == put
+        assert store.fetch("a/b.bin").read_bytes() == b"hello"
+
+    def test_a_file_is_put_like_bytes(self, store: Store, tmp_path: Path) -> None:
+        file = tmp_path / "source"
+        file.write_bytes(b"x" * 100_000)
+        assert store.put("big", file) == store.put("big", b"x" * 100_000)
+        assert file.exists()
+
+    def test_an_empty_object_is_an_object(self, store: Store) -> None:
+        assert store.put("empty", b"").size == 0
+        assert store.get("empty") == b""
+
+    def test_the_same_bytes_again_are_fine_and_others_are_not(self, store: Store) -> None:
+        first = store.put("k", b"one")
+        assert store.put("k", b"one") == first
+        with pytest.raises(ObjectExists, match="never overwritten"):
+            store.put("k", b"two")
+        assert store.get("k") == b"one"
+
+    def test_what_is_missing(self, store: Store) -> None:
+        assert store.stat("nothing") is None
+        assert not store.exists("nothing")
+        for read in (lambda: store.get("nothing"), lambda: store.fetch("nothing"), lambda: store.read_range("nothing", 0, 1)):
+            with pytest.raises(ObjectNotFound):
+                read()
+        store.delete("nothing")
+
+    def test_ranges(self, store: Store) -> None:
+        store.put("r", bytes(range(100)))
+        assert store.read_range("r", 10, 20) == bytes(range(10, 20))
+        assert store.read_range("r", 95, 200) == bytes(range(95, 100))
+        assert store.read_range("r", 5, 5) == b""
+
+    def test_list_is_sorted_and_by_prefix(self, store: Store) -> None:
+        for key in ("b/2", "a/1", "b/1", "bb"):
+            store.put(key, b"x")
+        assert list(store.list()) == ["a/1", "b/1", "b/2", "bb"]
+        assert list(store.list("b/")) == ["b/1", "b/2"]
+
+    def test_delete_makes_room(self, store: Store) -> None:
+        store.put("k", b"one")
+        store.delete("k")
+        assert not store.exists("k")
+        assert store.put("k", b"two").size == 3
+
+    def test_corruption_is_found_and_named(self, store: Store) -> None:
+        store.put("c/x", b"precious")
+        self.damage(store, "c/x")
+        with pytest.raises(ObjectCorrupted, match="c/x"):
+            self.reopen(store).get("c/x")
+
+    def test_a_folder_is_stored_whole_once(self, store: Store, tmp_path: Path) -> None:
+        folder = tmp_path / "adapter"
+        folder.mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors", "README.md"):
+            (folder / name).write_text(name)
+        stored = store.put_folder("adapters/t/a/1", folder)
+        assert {one.key for one in stored} == {f"adapters/t/a/1/{path.name}" for path in folder.iterdir()}
+        assert store.get("adapters/t/a/1/README.md") == b"README.md"
+        assert {one.key for one in store.put_folder("adapters/t/a/1", folder)} == {one.key for one in stored}
+        (folder / "README.md").write_text("other")
+        with pytest.raises(ObjectExists):
+            store.put_folder("adapters/t/a/1", folder)
+        assert store.get("adapters/t/a/1/README.md") == b"README.md"
+        assert store.folder_url("adapters/t/a/1").endswith("adapters/t/a/1")
+
+    def test_another_opening_sees_the_same(self, store: Store) -> None:
+        store.put("k", b"one")
+        assert self.reopen(store).get("k") == b"one"
+
+    @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "a\\b", "a\nb", "a b"])
+    def test_unsafe_keys_are_refused(self, store: Store, key: str) -> None:
+        for use in (lambda: store.put(key, b"x"), lambda: store.stat(key), lambda: store.delete(key)):
+            with pytest.raises(ConfigurationError):
+                use()
+
+
+@given(st.text(max_size=30))
+def test_accepted_keys_stay_below_the_root(key: str) -> None:
+    try:
+        check_key(key)
+    except ConfigurationError:
+        return
+    resolved = (Path("/root-of-store") / key).resolve()
+    assert resolved.is_relative_to("/root-of-store")
+    assert resolved != Path("/root-of-store")
