@@ -1,0 +1,218 @@
+"""Changes and questions, the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+
+from cross_lora_core.catalog import Catalog
+from cross_lora_core.errors import RecordConflict, RecordNotFound
+from tests.support.rows import a_base, a_migration, a_result, an_adapter, an_item
+
+
+def test_registering_twice_changes_nothing(catalog: Catalog):
+    with catalog.begin() as work:
+        base = a_base(work)
+        adapter = an_adapter(work, base)
+    with catalog.begin() as work:
+        assert a_base(work) == base
+        assert an_adapter(work, base) == adapter
+        assert work.bases() == [base]
+        assert work.adapters() == [adapter]
+
+
+def test_a_base_never_changes_under_its_name(catalog: Catalog):
+    with catalog.begin() as work:
+        a_base(work, digest="a" * 64)
+    with pytest.raises(RecordConflict, match="another --name"), catalog.begin() as work:
+        a_base(work, digest="b" * 64)
+
+
+def test_a_base_that_moved_is_found_where_it_is_now(catalog: Catalog):
+    with catalog.begin() as work:
+        a_base(work)
+        moved = work.add_base(
+            name="old", digest="digest of old", location="/elsewhere", family="llama", layers=30, d_model=576
+        )
+        assert moved.location == "/elsewhere"
+        assert work.base_with_digest("digest of old") == moved
+        assert work.base_with_digest("unknown") is None
+
+
+def test_an_adapter_belongs_to_one_base(catalog: Catalog):
+    with catalog.begin() as work:
+        an_adapter(work, a_base(work, "old"))
+    with pytest.raises(RecordConflict, match="'old'"), catalog.begin() as work:
+        an_adapter(work, a_base(work, "new"))
+
+
+def test_an_ad_hoc_adapter_can_be_registered_and_stays_so(catalog: Catalog):
+    with catalog.begin() as work:
+        base = a_base(work)
+        an_adapter(work, base, origin="ad hoc")
+        assert work.adapters_on(base.id) == []
+        an_adapter(work, base, origin="registered", owner="team a", evaluation="/rows")
+        assert [one.owner for one in work.adapters_on(base.id)] == ["team a"]
+        again = an_adapter(work, base, origin="ad hoc")
+        assert (again.origin, again.owner, again.evaluation) == ("registered", "team a", "/rows")
+
+
+def test_the_newest_content_of_a_name_counts(catalog: Catalog):
+    with catalog.begin() as work:
+        base = a_base(work)
+        an_adapter(work, base, digest="first")
+        newer = an_adapter(work, base, digest="second")
+        assert work.adapters_on(base.id) == [newer]
+        assert work.adapter_named("tickets", base.id) == newer
+        assert work.adapter_named("other", base.id) is None
+
+
+def test_which_bases_are_due(catalog: Catalog):
+    today = date(2027, 1, 1)
+    with catalog.begin() as work:
+        for name in ("now", "past", "future", "orphan", "active", "next"):
+            a_base(work, name)
+        work.deprecate_base("now", on=None, successor="next")
+        work.deprecate_base("past", on=today, successor="next")
+        work.deprecate_base("future", on=today + timedelta(days=1), successor="next")
+        work.deprecate_base("orphan", on=None, successor=None)
+        assert [one.name for one in work.bases_due(today)] == ["now", "past"]
+
+
+def test_deprecating_what_is_not_there(catalog: Catalog):
+    with pytest.raises(RecordNotFound, match="base list"), catalog.begin() as work:
+        work.deprecate_base("absent", on=None, successor=None)
+
+
+def test_the_same_request_is_the_same_migration(catalog: Catalog):
+    with catalog.begin() as work:
+        base = a_base(work)
+        first = a_migration(work, base)
+        work.finish_migration(first, "finished")
+    with catalog.begin() as work:
+        assert a_migration(work, base) == first
+        assert work.migration(first).status == "running"
+        other = a_migration(work, base, "another request")
+        assert [one.id for one in work.migrations()] == [other, first]
+
+
+def test_the_latest_migration_is_the_one_started_last(catalog: Catalog):
+    with catalog.begin() as work:
+        assert work.latest_migration() is None
+        base = a_base(work)
+        first = a_migration(work, base)
+        a_migration(work, base, "second")
+    with catalog.begin() as work:
+        a_migration(work, base)
+        latest = work.latest_migration()
+        assert latest is not None
+        assert latest.id == first
+
+
+def test_an_item_keeps_what_became_of_it(catalog: Catalog):
+    with catalog.begin() as work:
+        item = a_result(work)
+    with catalog.begin() as work:
+        source, target = work.base_named("old"), work.base_named("new")
+        assert source is not None
+        assert target is not None
+        adapter = work.adapter_named("tickets", source.id)
+        assert adapter is not None
+        again = an_item(work, item.migration_id, adapter, target)
+        assert again == item
+        assert again.skipped == [["lm_head", "no projection"]]
+        assert work.items_of(item.migration_id) == [item]
+        assert work.results_of("tickets", target.id) == [item]
+
+
+def test_verdicts_are_history_and_the_latest_counts(catalog: Catalog):
+    with catalog.begin() as work:
+        item = a_result(work, "no_effect")
+        for _ in range(2):
+            work.settle_item(item.id, status="done", verdict="migrated", reason="again", evidence={"rows": 40})
+        latest = work.verdict_of(item.id)
+        assert latest is not None
+        assert (latest.verdict, latest.evidence) == ("migrated", {"rows": 40})
+        assert work.item(item.id).verdict == "migrated"
+        assert work.verdict_of(item.id + 1) is None
+
+
+def test_which_adapters_are_not_migrated_yet(catalog: Catalog):
+    with catalog.begin() as work:
+        a_result(work, "migrated", name="moved")
+        a_result(work, "no_effect", "other", name="stuck")
+        source, target = work.base_named("old"), work.base_named("new")
+        assert source is not None
+        assert target is not None
+        assert [one.name for one in work.unmigrated_adapters(source.id, target.id)] == ["stuck"]
+
+
+def test_measures_and_evaluations_are_kept_once(catalog: Catalog):
+    measure = {"layer": 1, "role": "q", "source_layer": 2, "source_energy": 0.9, "target_energy": None}
+    measure |= {"retained_energy": 0.5, "source_norm": 1.0, "norm": 0.5, "relative_norm": None}
+    with catalog.begin() as work:
+        item = a_result(work)
+        for _ in range(2):
+            work.add_measures(item.id, [measure])
+            work.add_evaluation("base", "", "rows", "float32", [1.0, 3.0])
+        (found,) = work.measures_of(item.id)
+        assert (found.layer, found.role, found.retained_energy) == (1, "q", 0.5)
+        evaluation = work.evaluation("base", "", "rows", "float32")
+        assert evaluation is not None
+        assert (evaluation.mean_loss, evaluation.losses, evaluation.rows) == (2.0, [1.0, 3.0], 2)
+        assert work.evaluation("base", "adapter", "rows", "float32") is None
+
+
+def test_factor_sets_are_kept_once(catalog: Catalog):
+    values = {"base_digest": "b", "spec": "r8", "group_index": 0, "first_layer": 0, "last_layer": 3}
+    values |= {"store_key": "k", "sha256": "s", "size_bytes": 2**40, "rank": 8, "seconds": 1.5}
+    with catalog.begin() as work:
+        work.add_factor_set(**values)
+        work.add_factor_set(**values)
+        (found,) = work.factor_sets_of("b")
+        assert found.size_bytes == 2**40
+
+
+def test_an_error_undoes_the_whole_unit_of_work(catalog: Catalog):
+    with pytest.raises(RuntimeError), catalog.begin() as work:
+        a_base(work)
+        raise RuntimeError
+    with catalog.begin() as work:
+        assert work.bases() == []
+
+
+def test_moments_come_back_with_their_zone(catalog: Catalog):
+    before = datetime.now(UTC)
+    with catalog.begin() as work:
+        migration = a_migration(work, a_base(work))
+        work.finish_migration(migration, "finished")
+    with catalog.begin() as work:
+        record = work.migration(migration)
+    assert record.started_at.tzinfo is not None
+    assert before - timedelta(seconds=1) <= record.started_at <= record.finished_at <= datetime.now(UTC)
+
+
+def test_rows_that_are_not_there(catalog: Catalog):
+    with catalog.begin() as work:
+        for question in (work.base, work.migration, work.item):
+            with pytest.raises(RecordNotFound, match="no id 7"):
+                question(7)
+
+
+def register_fleet(catalog: Catalog) -> None:
+    with catalog.begin() as work:
+        base = a_base(work)
+        for number in range(20):
+            an_adapter(work, base, f"adapter-{number}")
+
+
+def test_sixteen_writers_register_the_same_fleet(catalog: Catalog):
+    with ThreadPoolExecutor(16) as pool:
+        for future in [pool.submit(register_fleet, catalog) for _ in range(16)]:
+            future.result(timeout=120)
+    with catalog.begin() as work:
+        (base,) = work.bases()
+        assert [one.name for one in work.adapters_on(base.id)] == sorted(f"adapter-{n}" for n in range(20))
+        assert len(work.adapters()) == 20
