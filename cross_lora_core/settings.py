@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     evaluation_dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision in which the real target model is run for evaluation"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of every bootstrap interval")
+    confidence: float = Field(0.99, gt=0.5, lt=1, description="Level of every bootstrap interval")
     minimum_rows: int = Field(8, ge=2, description="Evaluation files shorter than this prove nothing")
     seed: int = Field(0, ge=0, description="Seed of the random control and of the bootstrap")
 

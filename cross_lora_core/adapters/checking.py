@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cross_lora_core.adapters.config import read_config
+from cross_lora_core.adapters.config import named_base
 from cross_lora_core.adapters.reading import Adapter, read_adapter
 from cross_lora_core.adapters.roles import updates_by_role
 from cross_lora_core.errors import AdapterRefused
@@ -46,9 +46,8 @@ class AdapterCheck:
 
 def check_adapter(location: str | Path, base: BaseModel | None = None) -> AdapterCheck:
     """Check an adapter folder, against its base if one is given; a bad adapter is an answer, not an error."""
-    base_name = base.name if base else None
+    base_name = base.name if base else named_base(Path(location).expanduser())
     try:
-        base_name = base_name or read_config(Path(location).expanduser()).base_name
         adapter = read_adapter(location)
         skipped = list(updates_by_role(adapter, base).skipped if base else adapter.unusable)
     except AdapterRefused as refusal:

@@ -16,7 +16,7 @@ from typing import Any
 
 from cross_lora_core.errors import AdapterRefused
 
-__all__ = ["AdapterConfig", "read_config"]
+__all__ = ["AdapterConfig", "named_base", "read_config"]
 
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _REFUSED = {
@@ -111,6 +111,14 @@ def read_config(folder: Path) -> AdapterConfig:
         raise AdapterRefused(
             "numbers for r and lora_alpha", f"{error!r}", str(file), "Save the adapter again with PEFT."
         ) from error
+
+
+def named_base(folder: Path) -> str | None:
+    """The base any PEFT config names, also one that is refused; None if there is none to read."""
+    try:
+        return str(_load(folder / "adapter_config.json").get("base_model_name_or_path") or "") or None
+    except AdapterRefused:
+        return None
 
 
 def _load(file: Path) -> dict[str, Any]:

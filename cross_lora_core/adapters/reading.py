@@ -94,7 +94,7 @@ def read_adapter(location: str | Path, *, name: str | None = None) -> Adapter:
         revision=config.revision,
         variant=config.variant,
         modules=modules,
-        unusable=_unusable(others, config),
+        unusable=_unusable([one for one in others if _owner(one) not in pairs], config),
         notes=(*config.notes, *_unsaved(others, config)),
     )
 
@@ -158,7 +158,8 @@ def _unsaved(others: list[str], config: AdapterConfig) -> list[str]:
 
 def _owner(path: str) -> str:
     """The module a tensor belongs to, so that weight and bias of one layer count once."""
-    return path.removesuffix(".weight").removesuffix(".bias").removesuffix(".modules_to_save")
+    plain = path.removesuffix(".weight").removesuffix(".bias")
+    return plain.removesuffix(".modules_to_save").removesuffix(".base_layer")
 
 
 def _reason(path: str, config: AdapterConfig) -> str:

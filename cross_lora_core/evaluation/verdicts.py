@@ -114,7 +114,7 @@ class Decision:
         return asdict(self) | {"verdict": self.verdict.value}
 
 
-def decide(evidence: Evidence, *, confidence: float = 0.95, minimum_rows: int = 8, seed: int = 0) -> Decision:
+def decide(evidence: Evidence, *, confidence: float = 0.99, minimum_rows: int = 8, seed: int = 0) -> Decision:
     """Judge the evidence.
 
     Args:
@@ -185,12 +185,14 @@ def _with_rows(evidence: Evidence, losses: Losses, confidence: float, seed: int)
 
 
 def _judge(improvement: Interval, over_random: Interval, floor: float, *, copied: bool) -> Verdict:
-    """More than chance, more than a random update, and large enough to matter."""
-    if abs(improvement.mean) < floor:
-        return Verdict.no_effect
-    if improvement.high < 0:
+    """Surely more than the smallest change that matters, and surely more than a random update.
+
+    A fleet is judged a thousand adapters at a time: a rule that lets chance through
+    once in forty would call dozens of empty adapters migrated.
+    """
+    if improvement.high < 0 and -improvement.mean >= floor:
         return Verdict.harmful
-    if improvement.low > 0 and over_random.low > 0:
+    if improvement.low > floor and over_random.low > 0:
         return Verdict.copied if copied else Verdict.migrated
     return Verdict.no_effect
 
@@ -213,6 +215,6 @@ def _reason(
         return change + share
     if improvement.low <= 0 <= improvement.high:
         return f"{change}, which cannot be told from chance"
-    if abs(improvement.mean) < floor:
-        return f"{change}{share}: too little to matter (below {floor:.4f})"
+    if improvement.low <= floor:
+        return f"{change}{share}: not surely more than {floor:.4f}, the least that matters"
     return f"{change}, but no more than with a random update of the same size ({over_random.mean:+.4f})"

@@ -1,0 +1,155 @@
+"""Real (pico) models through PEFT: known truth in, right verdict out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from cross_lora_core.errors import ConfigurationError
+from cross_lora_core.evaluation import (
+    EvaluationRow,
+    Evidence,
+    Losses,
+    Verdict,
+    check_function,
+    decide,
+    loaded_base,
+    row_losses,
+)
+from tests.support.fleets import make_adapter
+from tests.support.pico_models import build_pico
+
+CPU = torch.device("cpu")
+ROWS = [EvaluationRow(f"the cat {number} sat", f" on the mat in Paris {number}") for number in range(12)]
+
+
+def opened(base: Path):
+    return loaded_base(base, str(base), torch.float32, CPU)
+
+
+def measure(base: Path, adapter: Path | None) -> list[float]:
+    with opened(base) as loaded, loaded.with_adapter(adapter):
+        return row_losses(loaded, ROWS)
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An adapter that really lowers the loss on rows like `ROWS`."""
+    torch.manual_seed(0)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    optimiser = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
+    for number in range(60):
+        text = f"the cat {number + 20} sat on the mat in Paris {number + 20}"
+        ids = torch.tensor([tokenizer(text).input_ids])
+        model(input_ids=ids, labels=ids).loss.backward()
+        optimiser.step()
+        optimiser.zero_grad()
+    folder = tmp_path_factory.mktemp("adapters") / "trained"
+    model.save_pretrained(folder)
+    return folder
+
+
+def changed(folder: Path, target: Path, change) -> Path:
+    """A copy of an adapter with its lora_B changed."""
+    target.mkdir()
+    (target / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
+    tensors = load_file(folder / "adapter_model.safetensors")
+    save_file({name: change(name, one) for name, one in tensors.items()}, target / "adapter_model.safetensors")
+    return target
+
+
+def verdict_of(base: Path, adapter: Path, trained: Path, scratch: Path) -> Verdict:
+    drawn = torch.Generator().manual_seed(1)
+
+    def shuffle(name: str, one: torch.Tensor) -> torch.Tensor:
+        noise = torch.randn(one.shape, generator=drawn)
+        return noise * one.norm() / noise.norm()
+
+    zero = changed(trained, scratch / "zero", lambda name, one: one * (0.0 if "lora_B" in name else 1.0))
+    random = changed(adapter, scratch / "random", shuffle)
+    with opened(base) as loaded:
+        check = check_function(loaded, adapter)
+    labels = {"target": None, "zero": zero, "random": random, "migrated": adapter, "source": None, "source_adapter": trained}
+    measured = Losses(**{label: measure(base, folder) for label, folder in labels.items()})
+    return decide(Evidence((), check, measured)).verdict
+
+
+def test_known_truths(base, trained, tmp_path):
+    def scaled(factor: float, name: str) -> Path:
+        return changed(trained, tmp_path / name, lambda key, one: one * (factor if "lora_B" in key else 1.0))
+
+    cases = {
+        "itself": (trained, Verdict.migrated),
+        "negated": (scaled(-1.0, "negated"), Verdict.harmful),
+        "emptied": (scaled(0.0, "emptied"), Verdict.no_effect),
+    }
+    for name, (folder, expected) in cases.items():
+        (tmp_path / f"run-{name}").mkdir()
+        assert verdict_of(base, folder, trained, tmp_path / f"run-{name}") is expected, name
+
+
+def test_a_wrong_prefix_loads_without_error_and_is_found_out(base, trained, tmp_path):
+    folder = tmp_path / "wrong"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text((trained / "adapter_config.json").read_text())
+    tensors = load_file(trained / "adapter_model.safetensors")
+    renamed = {name.replace("model.layers", "decoder.layers"): one for name, one in tensors.items()}
+    save_file(renamed, folder / "adapter_model.safetensors")
+    with opened(base) as loaded:
+        check = check_function(loaded, folder)
+    assert (check.landing.landed, check.landing.expected) == (0, 6)
+    assert check.landing.untouched == 6
+    assert not check.changed
+    assert decide(Evidence((), check, None)).verdict is Verdict.failed
+
+
+def test_a_missing_module_is_found_out(base, trained, tmp_path):
+    tensors = load_file(trained / "adapter_model.safetensors")
+    folder = tmp_path / "half"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text((trained / "adapter_config.json").read_text())
+    save_file({name: one for name, one in tensors.items() if "layers.0" in name}, folder / "adapter_model.safetensors")
+    with opened(base) as loaded:
+        assert check_function(loaded, folder).landing == type(check_function(loaded, folder).landing)(3, 3, 3)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt2"])
+def test_the_base_is_restored_bit_for_bit(tmp_path, family):
+    folder = build_pico(family, tmp_path / family)
+    modules = ["c_attn"] if family == "gpt2" else ["q_proj", "v_proj"]
+    adapter = make_adapter(folder, tmp_path / "a", target_modules=modules, fan_in_fan_out=family == "gpt2")
+    before, with_adapter, after = measure(folder, None), measure(folder, adapter), measure(folder, None)
+    assert before == after
+    assert before != with_adapter
+
+
+def test_the_loss_is_the_models_own(base):
+    row = ROWS[0]
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    model = AutoModelForCausalLM.from_pretrained(base)
+    prompt = tokenizer(row.prompt).input_ids
+    ids = prompt + tokenizer(row.completion, add_special_tokens=False).input_ids
+    labels = [-100] * len(prompt) + ids[len(prompt) :]
+    with torch.inference_mode():
+        loss = model(input_ids=torch.tensor([ids]), labels=torch.tensor([labels])).loss
+    expected = float(loss) * (len(ids) - len(prompt)) / len(row.completion)
+    assert measure(base, None)[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_empty_prompt_and_a_long_one(base):
+    with opened(base) as loaded:
+        empty, cut = row_losses(loaded, [EvaluationRow("", "the mat"), EvaluationRow("cat " * 200, "mat")])
+    assert empty > 0
+    assert cut > 0
+
+
+def test_a_completion_that_does_not_fit_is_refused(base):
+    with opened(base) as loaded, pytest.raises(ConfigurationError, match="the row that begins"):
+        row_losses(loaded, [EvaluationRow("a", "zebra " * 200)])
