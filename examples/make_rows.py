@@ -18,9 +18,70 @@ __all__ = ["TASKS", "Row", "rows_of"]
 Row = dict[str, str]
 TEXT = Path(__file__).parent / "text"
 
-NAMES = ["Alma Ruiz", "Tomas Berg", "Keiko Mori", "Nadia Haddad", "Owen Pratt", "Lucia Ferri", "Jonas Weber", "Amara Obi", "Pavel Novak", "Greta Lund", "Hassan Malik", "Ines Costa", "Viktor Toth", "Mei Tan", "Sara Cohen", "Diego Luna", "Anya Petrova", "Femi Ade", "Rosa Klein", "Liam Byrne", "Zoe Martin", "Arjun Rao", "Elif Kaya", "Bruno Silva", "Hana Sato", "Noor Aziz", "Eva Holm", "Ravi Menon"]
-PRODUCTS = ["coffee grinder", "desk lamp", "rain jacket", "water filter", "bike light", "hand mixer", "garden hose", "space heater", "electric kettle", "wall clock", "travel bag", "yoga mat", "tool box", "air pump", "photo frame", "door lock"]
-CITIES = ["Lisbon", "Oslo", "Dublin", "Prague", "Turin", "Ghent", "Malmo", "Porto", "Leeds", "Basel", "Gdansk", "Split", "Bremen", "Nantes"]
+NAMES = [
+    "Alma Ruiz",
+    "Tomas Berg",
+    "Keiko Mori",
+    "Nadia Haddad",
+    "Owen Pratt",
+    "Lucia Ferri",
+    "Jonas Weber",
+    "Amara Obi",
+    "Pavel Novak",
+    "Greta Lund",
+    "Hassan Malik",
+    "Ines Costa",
+    "Viktor Toth",
+    "Mei Tan",
+    "Sara Cohen",
+    "Diego Luna",
+    "Anya Petrova",
+    "Femi Ade",
+    "Rosa Klein",
+    "Liam Byrne",
+    "Zoe Martin",
+    "Arjun Rao",
+    "Elif Kaya",
+    "Bruno Silva",
+    "Hana Sato",
+    "Noor Aziz",
+    "Eva Holm",
+    "Ravi Menon",
+]
+PRODUCTS = [
+    "coffee grinder",
+    "desk lamp",
+    "rain jacket",
+    "water filter",
+    "bike light",
+    "hand mixer",
+    "garden hose",
+    "space heater",
+    "electric kettle",
+    "wall clock",
+    "travel bag",
+    "yoga mat",
+    "tool box",
+    "air pump",
+    "photo frame",
+    "door lock",
+]
+CITIES = [
+    "Lisbon",
+    "Oslo",
+    "Dublin",
+    "Prague",
+    "Turin",
+    "Ghent",
+    "Malmo",
+    "Porto",
+    "Leeds",
+    "Basel",
+    "Gdansk",
+    "Split",
+    "Bremen",
+    "Nantes",
+]
 ISSUES = {
     "arrived broken": "damaged",
     "came with a cracked cover": "damaged",
@@ -31,11 +92,34 @@ ISSUES = {
     "stopped working after two days": "defective",
     "does not switch on": "defective",
 }
-OPENINGS = ["Hello, my {product}, order {order}, {issue}.", "The {product} from order {order} {issue}.", "I am writing about order {order}: the {product} {issue}.", "Order {order}. My {product} {issue}, what now?"]
-CLOSINGS = ["Regards, {name}, {city}", "Thanks, {name} from {city}", "{name}, {city}", "Please help. {name} ({city})"]
-SERVICES = (
-    ["billing", "search", "auth", "mailer", "cache", "orders", "stock", "media", "gateway", "audit", "quota", "profile", "export", "ingest"]
-)
+OPENINGS = [
+    "Hello, my {product}, order {order}, {issue}.",
+    "The {product} from order {order} {issue}.",
+    "I am writing about order {order}: the {product} {issue}.",
+    "Order {order}. My {product} {issue}, what now?",
+]
+CLOSINGS = [
+    "Regards, {name}, {city}",
+    "Thanks, {name} from {city}",
+    "{name}, {city}",
+    "Please help. {name} ({city})",
+]
+SERVICES = [
+    "billing",
+    "search",
+    "auth",
+    "mailer",
+    "cache",
+    "orders",
+    "stock",
+    "media",
+    "gateway",
+    "audit",
+    "quota",
+    "profile",
+    "export",
+    "ingest",
+]
 FAULTS = {
     "connection to {host} timed out after {n} ms": "timeout",
     "disk on {host} is {n} percent full": "disk",
@@ -44,9 +128,50 @@ FAULTS = {
     "queue on {host} holds {n} messages": "backlog",
 }
 LEVELS = ["ERROR", "WARN", "CRITICAL"]
-HOSTS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "larch", "maple", "oak", "pine", "rowan", "willow", "yew", "alder"]
-MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
-EVENTS = ["The lease ends", "Payment is due", "The audit starts", "Her visa expires", "The fair opens", "Delivery was", "He was born", "The treaty was signed", "The bridge closed", "Our trial begins", "The award was given", "They met"]
+HOSTS = [
+    "ash",
+    "birch",
+    "cedar",
+    "elm",
+    "fir",
+    "hazel",
+    "larch",
+    "maple",
+    "oak",
+    "pine",
+    "rowan",
+    "willow",
+    "yew",
+    "alder",
+]
+MONTHS = [
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+]
+EVENTS = [
+    "The lease ends",
+    "Payment is due",
+    "The audit starts",
+    "Her visa expires",
+    "The fair opens",
+    "Delivery was",
+    "He was born",
+    "The treaty was signed",
+    "The bridge closed",
+    "Our trial begins",
+    "The award was given",
+    "They met",
+]
 
 
 def _split(words: list[str], held_out: bool) -> list[str]:

@@ -159,7 +159,7 @@ tags: [lora]
 | base | {base} |
 | adapter | {kind}, rank {recipe.rank}, alpha {recipe.alpha}, on {", ".join(recipe.modules)} |
 | text | {recipe.licence} |
-| recipe | {recipe.steps} steps of 8 rows, AdamW, learning rate {recipe.learning_rate}, {seconds:.0f} s on two cores |
+| recipe | {recipe.steps} steps of 8 rows, AdamW, learning rate {recipe.learning_rate}, {seconds:.0f} s |
 | held-out rows | {recipe.evaluation_rows} |
 | loss of the base | {before:.4f} nats per character |
 | loss with the adapter | {after:.4f} nats per character |

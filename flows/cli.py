@@ -37,3 +37,7 @@ app.command("rollback")(promotion.rollback)
 def main() -> None:
     """Entry point of the `cross-lora` script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

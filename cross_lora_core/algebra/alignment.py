@@ -68,7 +68,7 @@ def align(
     inner_out = None if output_anchor is None else _anchored(output_anchor, source.U, target.U)
     if inner_in is None and inner_out is None:
         pairs = torch.eye(target.rank, source.rank, dtype=source.S.dtype, device=source.S.device)
-        return Alignment(pairs, pairs)
+        return Alignment(pairs, pairs.clone())
     if inner_in is None:
         assert inner_out is not None
         inner_in = _through_weights(inner_out, source, target)
@@ -102,7 +102,12 @@ def _anchored(anchor: tuple[Tensor, Tensor], source: Tensor, target: Tensor) -> 
 
 
 def _through_weights(known: Tensor, source: SpectralFactors, target: SpectralFactors) -> Tensor:
-    """Scaled to unit largest value first, so that tiny weights do not vanish in the tolerance."""
-    left = target.S / target.S.max().clamp_min(torch.finfo(target.S.dtype).tiny)
-    right = source.S / source.S.max().clamp_min(torch.finfo(source.S.dtype).tiny)
-    return polar(left[:, None] * known * right)
+    """`polar(diag(S_t) D diag(S_s))` in float64, where rounding of D is graded by S like the matrix.
+
+    Directions of small singular values therefore keep their partners, which float32
+    would cut off as noise. Scaled to unit largest value, so that tiny weights do not vanish.
+    """
+    tiny = torch.finfo(target.S.dtype).tiny
+    left = (target.S / target.S.max().clamp_min(tiny)).double()
+    right = (source.S / source.S.max().clamp_min(tiny)).double()
+    return polar(left[:, None] * known.double() * right).to(known.dtype)

@@ -60,7 +60,7 @@ def add(
     ] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Register adapters on their base. One that is refused is said to be and exits 3; the others are added."""
+    """Register adapters on their base. Exits 3 if one was refused; the others are added."""
     with reporting_errors(as_json):
         from tasks.register_adapters import register_adapters
 
@@ -85,15 +85,18 @@ def list_adapters(
         from tasks.register_adapters import list_registered
 
         rows = [asdict(record) | {"base": name} for name, record in list_registered(base, unmigrated_to)]
-        columns = ("name", "base", "variant", "rank", "owner", "origin", "evaluation")
+        columns = ("name", "base", "variant", "rank", "owner", "evaluation")
         document(
             rows,
             as_json,
             lambda: print_table(
                 {column: {"overflow": "fold"} for column in columns},
-                [
-                    [str(row[column] if row[column] is not None else "–") for column in columns]
-                    for row in rows
-                ],
+                [[_cell(column, row[column]) for column in columns] for row in rows],
             ),
         )
+
+
+def _cell(column: str, value: Any) -> str:
+    if column == "evaluation":
+        return "yes" if value else "no"
+    return "–" if value is None else str(value)

@@ -91,7 +91,7 @@ def plan(
     evaluation: Evaluation = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Dry run: what would land per adapter and target, what would not and why, bytes and time. Writes nothing."""
+    """Dry run: what would land, what would not and why, bytes and time. Writes nothing."""
     with reporting_errors(as_json):
         from tasks.estimate_plan import describe_plan
 
@@ -109,20 +109,26 @@ def _show_plan(described: dict[str, Any]) -> None:
             item["target"],
             "[magenta]refused[/]" if item["refusal"] else f"{item['modules']} modules",
             str(len(item["skipped"])),
-            f"{item['output_bytes'] / 2**20:.1f} MB",
+            "–" if item["refusal"] else f"{item['output_bytes'] / 2**20:.1f} MB",
             "yes" if item["evaluation"] else "no",
-            item["refusal"] or "; ".join(item["skipped_summary"]),
         ]
         for item in described["items"]
     ]
-    columns: dict[str, dict[str, Any]] = {name: {} for name in ("adapter", "target", "lands", "skipped")}
-    columns |= {"output": {"justify": "right"}, "evaluation file": {}, "remarks": {"overflow": "fold"}}
+    columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {"overflow": "fold"}}
+    columns |= {"lands": {"no_wrap": True}, "skipped": {"justify": "right"}}
+    columns |= {"output": {"justify": "right", "no_wrap": True}, "measured": {}}
     print_table(columns, rows)
+    say("")
+    for item in described["items"]:
+        for remark in [item["refusal"]] if item["refusal"] else item["skipped_summary"]:
+            say(f"[bold]{item['adapter']}[/]: {remark}")
     cost = described["estimate"]
     say(
         f"\nto compute: {cost['factor_bytes'] / 2**20:.0f} MB of base factors, "
-        f"{cost['alignment_bytes'] / 2**20:.0f} MB of alignments (about {cost['seconds']:.0f} s on one worker, evaluation not counted); "
-        f"{cost['reused']} stored layer groups will be reused; adapters {cost['output_bytes'] / 2**20:.1f} MB"
+        f"{cost['alignment_bytes'] / 2**20:.0f} MB of alignments\n"
+        f"            about {cost['seconds']:.0f} s on one worker, evaluation not counted\n"
+        f"to reuse:   {cost['reused']} stored layer groups\n"
+        f"to write:   {cost['output_bytes'] / 2**20:.1f} MB of adapters"
     )
 
 
@@ -185,25 +191,27 @@ def show_outcome(outcome: MigrationOutcome) -> None:
             f"{one.modules_landed} of {one.modules_expected}",
             "–" if one.improvement is None else f"{one.improvement:+.4f}",
             "–" if one.recovered is None else f"{one.recovered:.1%}",
-            one.reason,
         ]
         for one in outcome.items
     ]
-    columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {}, "verdict": {}}
-    columns |= {"modules": {"justify": "right"}, "improvement": {"justify": "right"}}
-    columns |= {"recovered": {"justify": "right"}, "why": {"overflow": "fold", "ratio": 1}}
+    columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {"overflow": "fold"}}
+    columns |= {"verdict": {"no_wrap": True}, "modules": {"justify": "right", "no_wrap": True}}
+    columns |= {"improvement": {"justify": "right"}, "recovered": {"justify": "right"}}
     print_table(
         columns, rows, title=f"Migration {outcome.migration}: {outcome.source}, method {outcome.method}"
     )
+    say("")
+    for one in outcome.items:
+        say(f"[bold]{one.adapter}[/] → {one.target}: {one.reason}")
     say(
-        "\nimprovement: fall of the loss against the target base, nats per character; "
-        "recovered: as a share of what the adapter gains on its own base"
+        "\nimprovement: fall of the loss against the target base, nats per character\n"
+        "recovered:   the same as a share of what the adapter gains on its own base"
     )
     folders = sorted({one.output.rsplit("/", 2)[0] for one in outcome.items if one.output})
     for folder in folders:
-        say(f"adapters: {folder}")
+        say(f"adapters:    {folder}")
     if outcome.report:
-        say(f"report:   {outcome.report}")
+        say(f"report:      {outcome.report}")
 
 
 def status(

@@ -49,7 +49,7 @@ class ExitCode(IntEnum):
 
 def say(text: str) -> None:
     """A line for the person at the terminal, on stderr."""
-    _err.print(text, highlight=False)
+    _err.print(text, highlight=False, soft_wrap=True)
 
 
 def document(value: Any, as_json: bool, show: Callable[[], None]) -> None:

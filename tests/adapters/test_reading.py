@@ -24,7 +24,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "rslora": ("llama", {"use_rslora": True}),
     "rank_pattern": ("llama", {"rank_pattern": {"q_proj": 2, "layers.1.self_attn.v_proj": 3}}),
     "alpha_pattern": ("llama", {"alpha_pattern": {"k_proj": 32, r"layers\.0\..*\.o_proj": 1}}),
-    "both patterns": ("llama", {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 5}, "use_rslora": True}),
+    "both patterns": (
+        "llama",
+        {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"q_proj": 5}, "use_rslora": True},
+    ),
     "all-linear": ("llama", {"target_modules": "all-linear"}),
     "regex": ("llama", {"target_modules": r".*layers\.1\.mlp\.(up|down)_proj"}),
     "layers_to_transform": ("llama", {"layers_to_transform": [1]}),
@@ -78,7 +81,9 @@ def test_precisions(pico, tmp_path, dtype):
     assert update.lora_A.dtype == torch.float32
 
 
-@pytest.mark.parametrize("prefix", ["", "base_model.model.base_model.model.", "module.base_model.model.", "_orig_mod."])
+@pytest.mark.parametrize(
+    "prefix", ["", "base_model.model.base_model.model.", "module.base_model.model.", "_orig_mod."]
+)
 @pytest.mark.parametrize("infix", ["", ".default", ".my-adapter"])
 def test_odd_names_are_the_same_adapter(pico, tmp_path, prefix, infix):
     folder = make_adapter(pico("llama"), tmp_path / "a")
@@ -166,7 +171,7 @@ def test_files_that_are_refused(pico, tmp_path):
     with pytest.raises(AdapterRefused, match="neither"):
         read_adapter(whole)
     (whole / "adapter_config.json").write_text("{")
-    with pytest.raises(AdapterRefused, match="a readable adapter_config.json"):
+    with pytest.raises(AdapterRefused, match="a readable adapter_config"):
         read_adapter(whole)
     (whole / "adapter_config.json").write_text("[]")
     with pytest.raises(AdapterRefused, match="a JSON object"):
@@ -215,7 +220,9 @@ def test_the_same_module_twice_is_refused(pico, tmp_path):
 
 def test_saved_modules_biases_and_embeddings_are_reported(pico, tmp_path):
     base = pico("llama")
-    folder = make_adapter(base, tmp_path / "a", modules_to_save=["lm_head"], target_modules=["q_proj", "embed_tokens"])
+    folder = make_adapter(
+        base, tmp_path / "a", modules_to_save=["lm_head"], target_modules=["q_proj", "embed_tokens"]
+    )
     found = check_adapter(folder, open_base(base))
     assert found.status == "partial"
     assert found.usable == 2
@@ -290,4 +297,9 @@ def test_the_digest_is_of_the_update(pico, tmp_path):
         make_adapter(base, tmp_path / "d", seed=1, lora_alpha=9),
     ]
     assert len({first.digest, *(read_adapter(one).digest for one in others)}) == 3
-    assert {role for _, role in updates_by_role(first, open_base(base)).updates} == {Role.q, Role.k, Role.v, Role.o}
+    assert {role for _, role in updates_by_role(first, open_base(base)).updates} == {
+        Role.q,
+        Role.k,
+        Role.v,
+        Role.o,
+    }

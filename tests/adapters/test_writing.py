@@ -12,7 +12,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from cross_lora_core.adapters import read_adapter, servable_rank, updates_by_role, verify_adapter, write_adapter
+from cross_lora_core.adapters import (
+    read_adapter,
+    servable_rank,
+    updates_by_role,
+    verify_adapter,
+    write_adapter,
+)
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.errors import AdapterRefused, ConfigurationError
 from cross_lora_core.models import BaseModel, Role, open_base
@@ -22,12 +28,16 @@ from tests.support.spectra import random_update
 from tests.support.tolerances import assert_close
 
 
-def some_updates(base: BaseModel, roles: tuple[Role, ...] | None = None, rank: int = 3) -> dict[tuple[int, Role], LoraFactors]:
+def some_updates(
+    base: BaseModel, roles: tuple[Role, ...] | None = None, rank: int = 3
+) -> dict[tuple[int, Role], LoraFactors]:
     result = {}
     for spec in base.linears():
         if roles is None or spec.role in roles:
             drawn = random_update(spec.d_out, spec.d_in, rank, spec.layer * 10 + len(result), scaling=0.3)
-            result[spec.layer, spec.role] = LoraFactors(drawn.lora_A.float(), drawn.lora_B.float(), drawn.scaling)
+            result[spec.layer, spec.role] = LoraFactors(
+                drawn.lora_A.float(), drawn.lora_B.float(), drawn.scaling
+            )
     return result
 
 
@@ -37,7 +47,9 @@ def loaded_deltas(location: Path, folder: Path) -> dict[str, torch.Tensor]:
         model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(location), folder)
     return {
         name.removeprefix("base_model.model."): (
-            module.get_delta_weight("default").T if module.fan_in_fan_out else module.get_delta_weight("default")
+            module.get_delta_weight("default").T
+            if module.fan_in_fan_out
+            else module.get_delta_weight("default")
         ).detach()
         for name, module in model.named_modules()
         if hasattr(module, "get_delta_weight")
@@ -113,9 +125,13 @@ def test_the_same_input_gives_the_same_bytes(pico, tmp_path):
 
 
 @pytest.mark.parametrize(("scale", "words"), [(1e9, "overflow"), (1e-16, "all zeros")])
-def test_numbers_that_do_not_fit_half_precision_are_refused_and_nothing_is_written(pico, tmp_path, scale, words):
+def test_numbers_that_do_not_fit_half_precision_are_refused_and_nothing_is_written(
+    pico, tmp_path, scale, words
+):
     base = open_base(pico("llama"))
-    updates = {key: LoraFactors(one.lora_A, one.lora_B, scale) for key, one in some_updates(base, (Role.q,)).items()}
+    updates = {
+        key: LoraFactors(one.lora_A, one.lora_B, scale) for key, one in some_updates(base, (Role.q,)).items()
+    }
     with pytest.raises(AdapterRefused, match=words):
         write_adapter(tmp_path / "a", base, updates)
     assert list(tmp_path.iterdir()) == []
@@ -125,7 +141,9 @@ def test_numbers_that_do_not_fit_half_precision_are_refused_and_nothing_is_writt
 def test_lopsided_factors_fit_half_precision_because_they_are_balanced(pico, tmp_path):
     base = open_base(pico("llama"))
     plain = some_updates(base, (Role.q,))
-    lopsided = {key: LoraFactors(one.lora_A * 1e8, one.lora_B * 1e-8, one.scaling) for key, one in plain.items()}
+    lopsided = {
+        key: LoraFactors(one.lora_A * 1e8, one.lora_B * 1e-8, one.scaling) for key, one in plain.items()
+    }
     write_adapter(tmp_path / "a", base, lopsided)
     found = updates_by_role(read_adapter(tmp_path / "a"), base).updates
     for key, update in plain.items():
@@ -134,8 +152,13 @@ def test_lopsided_factors_fit_half_precision_because_they_are_balanced(pico, tmp
 
 def test_provenance_and_card_are_beside_the_weights(pico, tmp_path):
     base = open_base(pico("llama"))
-    write_adapter(tmp_path / "a", base, some_updates(base, (Role.q,)), provenance={"source_base": "old", "modules": [1]})
-    assert json.loads((tmp_path / "a" / "migration.json").read_text()) == {"source_base": "old", "modules": [1]}
+    write_adapter(
+        tmp_path / "a", base, some_updates(base, (Role.q,)), provenance={"source_base": "old", "modules": [1]}
+    )
+    assert json.loads((tmp_path / "a" / "migration.json").read_text()) == {
+        "source_base": "old",
+        "modules": [1],
+    }
     card = (tmp_path / "a" / "README.md").read_text()
     assert card.startswith("---\nbase_model: llama\n")
     assert "| source base | old |" in card
@@ -145,10 +168,14 @@ def test_verification_sees_what_is_wrong(pico, tmp_path):
     base, other = open_base(pico("llama")), open_base(pico("mistral"), name="another")
     write_adapter(tmp_path / "a", base, some_updates(base, (Role.q,)))
     assert verify_adapter(tmp_path / "a", base, expected=3).problems == ("2 of 3 modules landed",)
-    assert verify_adapter(tmp_path / "a", other).problems == ("base_model_name_or_path is llama, not another",)
+    assert verify_adapter(tmp_path / "a", other).problems == (
+        "base_model_name_or_path is llama, not another",
+    )
     wrong = verify_adapter(tmp_path / "a", open_base(pico("gpt2")), expected=2)
     assert wrong.landed == 0
     assert "wrong base" in wrong.problems[0] or "Give the base" in wrong.problems[0]
     config = tmp_path / "a" / "adapter_config.json"
-    config.write_text(config.read_text().replace('"r": 8', '"r": 9').replace('"lora_alpha": 8', '"lora_alpha": 9'))
+    config.write_text(
+        config.read_text().replace('"r": 8', '"r": 9').replace('"lora_alpha": 8', '"lora_alpha": 9')
+    )
     assert "rank 9" in verify_adapter(tmp_path / "a", base).problems[0]

@@ -49,7 +49,9 @@ class Toy:
 
 def toy(seed: int) -> Toy:
     drawn = generator(seed)
-    weights = {role: slowly_decaying(*shape, seed + number) for number, (role, shape) in enumerate(SHAPES.items())}
+    weights = {
+        role: slowly_decaying(*shape, seed + number) for number, (role, shape) in enumerate(SHAPES.items())
+    }
     gain = 1.0 + 0.4 * torch.rand(D, generator=drawn, dtype=torch.float64)
     return Toy(torch.randn(TOKENS, D, generator=drawn, dtype=torch.float64), weights, gain)
 
@@ -73,7 +75,9 @@ def rewriting(seed: int) -> Rewriting:
     heads = torch.block_diag(*[torch.eye(HEAD_DIM)] * HEADS).reshape(HEADS, HEAD_DIM, -1)
     order = torch.randperm(HEADS, generator=drawn)
     neurons = torch.eye(NEURONS)[torch.randperm(NEURONS, generator=drawn)]
-    return Rewriting(orthogonal(D, seed), heads[order].reshape(-1, HEADS * HEAD_DIM).double(), neurons.double())
+    return Rewriting(
+        orthogonal(D, seed), heads[order].reshape(-1, HEADS * HEAD_DIM).double(), neurons.double()
+    )
 
 
 def rewritten(base: Toy, change: Rewriting) -> Toy:
@@ -84,7 +88,9 @@ def rewritten(base: Toy, change: Rewriting) -> Toy:
     return Toy(base.embedding @ change.rotation.T, weights, torch.ones(D, dtype=torch.float64))
 
 
-def migrate(role: str, update: LoraFactors, source: Toy, target: Toy, rank: int) -> tuple[LoraFactors, Tensor]:
+def migrate(
+    role: str, update: LoraFactors, source: Toy, target: Toy, rank: int
+) -> tuple[LoraFactors, Tensor]:
     """The flow's steps on one module; also the part of the folded update the kept vectors can carry."""
     ours = factorize(algebra.fold_weight(source.weights[role], *source.gains(role)), rank)
     theirs = factorize(algebra.fold_weight(target.weights[role], *target.gains(role)), rank)

@@ -103,7 +103,10 @@ def test_stacking_parts_of_different_widths_is_refused():
 @given(SEEDS)
 def test_folding_gains_comes_undone(seed):
     update = random_update(6, 8, 2, seed)
-    gains = torch.rand(8, generator=generator(seed)).double() + 0.2, torch.rand(6, generator=generator(seed)).double() + 0.2
+    gains = (
+        torch.rand(8, generator=generator(seed)).double() + 0.2,
+        torch.rand(6, generator=generator(seed)).double() + 0.2,
+    )
     folded = algebra.fold_gains(update, *gains)
     assert_close(dense(folded), gains[1][:, None] * dense(update) * gains[0])
     assert_close(algebra.fold_weight(dense(update), *gains), dense(folded))
@@ -122,7 +125,9 @@ def test_dead_gains_become_zero_not_infinity():
 def test_measures_agree_with_dense_matrices(seed):
     first, second = random_update(9, 7, 2, seed, 0.5), random_update(9, 7, 3, seed + 1, -2.0)
     assert algebra.frobenius_norm(first) == pytest.approx(float(dense(first).norm()))
-    assert algebra.inner_product(first, second) == pytest.approx(float((dense(first) * dense(second)).sum()), abs=1e-9)
+    assert algebra.inner_product(first, second) == pytest.approx(
+        float((dense(first) * dense(second)).sum()), abs=1e-9
+    )
     assert -1.0 <= algebra.cosine(first, second) <= 1.0
     assert algebra.cosine(first, first) == pytest.approx(1.0)
 

@@ -27,7 +27,9 @@ def anchored(source: SpectralFactors, target: SpectralFactors, seed: int) -> Ali
     return algebra.align(source, target, input_anchor=rows)
 
 
-def transfer(method: str, update: LoraFactors, source: SpectralFactors, target: SpectralFactors) -> LoraFactors:
+def transfer(
+    method: str, update: LoraFactors, source: SpectralFactors, target: SpectralFactors
+) -> LoraFactors:
     d_out, d_in = target.U.shape[0], target.Vh.shape[1]
     return {
         "cross-lora": lambda: algebra.cross_lora(update, source, target, anchored(source, target, 1)),
@@ -69,7 +71,10 @@ def test_subspace_is_equation_seven_read_literally(rank, seed):
 
 @given(st.integers(1, 16), SEEDS)
 def test_subspace_and_null_is_the_split(rank, seed):
-    source, target = factorize(slowly_decaying(16, 12, seed), rank), factorize(slowly_decaying(16, 12, seed + 9), rank)
+    source, target = (
+        factorize(slowly_decaying(16, 12, seed), rank),
+        factorize(slowly_decaying(16, 12, seed + 9), rank),
+    )
     update = random_update(16, 12, 2, seed)
     eye_out, eye_in = torch.eye(16, dtype=torch.float64), torch.eye(12, dtype=torch.float64)
     null = (eye_out - projector(source.U)) @ dense(update) @ (eye_in - projector(source.Vh.T))
@@ -117,7 +122,9 @@ def test_signs_of_singular_pairs_do_not_matter(seed, output_side):
     def moved(one: SpectralFactors, other: SpectralFactors) -> torch.Tensor:
         return dense(algebra.cross_lora(update, one, other, algebra.align(one, other, **side)))
 
-    assert_close(moved(flipped(source, seed), flipped(target, seed + 1)), moved(source, target), torch.float32)
+    assert_close(
+        moved(flipped(source, seed), flipped(target, seed + 1)), moved(source, target), torch.float32
+    )
 
 
 def flipped(factors: SpectralFactors, seed: int) -> SpectralFactors:
@@ -160,10 +167,14 @@ def test_index_pairing_does_depend_on_signs_which_is_why_anchors_exist():
 def test_the_factors_own_coordinates_do_not_matter(method, seed):
     source, target = a_pair(seed)
     update = random_update(16, 16, 3, seed)
-    G = torch.randn(3, 3, generator=generator(seed), dtype=torch.float64) + 3 * torch.eye(3, dtype=torch.float64)
+    G = torch.randn(3, 3, generator=generator(seed), dtype=torch.float64) + 3 * torch.eye(
+        3, dtype=torch.float64
+    )
     changed = LoraFactors(torch.linalg.inv(G) @ update.lora_A, update.lora_B @ G)
     assert_close(
-        dense(transfer(method, changed, source, target)), dense(transfer(method, update, source, target)), torch.float32
+        dense(transfer(method, changed, source, target)),
+        dense(transfer(method, update, source, target)),
+        torch.float32,
     )
 
 
@@ -173,7 +184,8 @@ def test_linear_in_the_scaling(method, factor, seed):
     update = random_update(16, 16, 3, seed)
     scaled = LoraFactors(update.lora_A, update.lora_B, factor)
     assert_close(
-        dense(transfer(method, scaled, source, target)), factor * dense(transfer(method, update, source, target))
+        dense(transfer(method, scaled, source, target)),
+        factor * dense(transfer(method, update, source, target)),
     )
 
 
@@ -217,7 +229,9 @@ def test_polar_leaves_null_directions_out():
     assert not bool(algebra.polar(torch.zeros(3, 2)).any())
 
 
-@pytest.mark.parametrize("method", ["cross-lora", "interpolate", "subspace", "subspace+null", "copy", "zero", "random"])
+@pytest.mark.parametrize(
+    "method", ["cross-lora", "interpolate", "subspace", "subspace+null", "copy", "zero", "random"]
+)
 def test_the_dense_update_is_never_formed(method):
     """500,000 x 500,000 float32 would be a terabyte."""
     wide, k = 500_000, 2

@@ -1,4 +1,4 @@
-"""`flows` and `tasks` are generic names: the wheel must hold exactly the packages meant, and their data files."""
+"""`flows` and `tasks` are generic names: the wheel holds exactly the packages meant, with their data."""
 
 from __future__ import annotations
 

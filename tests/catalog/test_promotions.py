@@ -12,7 +12,12 @@ def test_good_verdicts_go_without_being_named(catalog: Catalog, verdict: str):
     with catalog.begin() as work:
         item = a_result(work, verdict)
         moved = work.promote(item.id, actor="ada", reason="cutover")
-        assert (moved.item_id, moved.previous_item_id, moved.actor, moved.reason) == (item.id, None, "ada", "cutover")
+        assert (moved.item_id, moved.previous_item_id, moved.actor, moved.reason) == (
+            item.id,
+            None,
+            "ada",
+            "cutover",
+        )
         assert work.promote(item.id, actor="bob", reason="again") == moved
         assert work.current_promotion(item.target_base_id, "tickets") == moved
 

@@ -25,15 +25,24 @@ def run(url: str, statement: str) -> None:
 def test_tables_and_schema_versions_agree(catalog: Catalog, url: str):
     engine = create_engine(url)
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "compare_server_default": True}
+        )
         assert compare_metadata(context, Table.metadata) == []
     engine.dispose()
 
 
 @pytest.mark.parametrize(("revision", "remedy"), [("9999", "Install the newer"), (None, "catalog upgrade")])
-def test_another_schema_is_refused_with_what_to_do(catalog: Catalog, url: str, revision: str | None, remedy: str):
+def test_another_schema_is_refused_with_what_to_do(
+    catalog: Catalog, url: str, revision: str | None, remedy: str
+):
     catalog.close()
-    run(url, f"UPDATE alembic_version SET version_num = '{revision}'" if revision else "DELETE FROM alembic_version")
+    run(
+        url,
+        f"UPDATE alembic_version SET version_num = '{revision}'"
+        if revision
+        else "DELETE FROM alembic_version",
+    )
     with pytest.raises(CatalogSchemaError, match=remedy):
         Catalog.open(url)
 

@@ -131,7 +131,9 @@ def test_verdicts_are_history_and_the_latest_counts(catalog: Catalog):
     with catalog.begin() as work:
         item = a_result(work, "no_effect")
         for _ in range(2):
-            work.settle_item(item.id, status="done", verdict="migrated", reason="again", evidence={"rows": 40})
+            work.settle_item(
+                item.id, status="done", verdict="migrated", reason="again", evidence={"rows": 40}
+            )
         latest = work.verdict_of(item.id)
         assert latest is not None
         assert (latest.verdict, latest.evidence) == ("migrated", {"rows": 40})

@@ -42,7 +42,9 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An adapter that really lowers the loss on rows like `ROWS`."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(base)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], task_type="CAUSAL_LM"
+    )
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
     optimiser = torch.optim.AdamW([one for one in model.parameters() if one.requires_grad], lr=1e-2)
     for number in range(60):
@@ -61,7 +63,9 @@ def changed(folder: Path, target: Path, change) -> Path:
     target.mkdir()
     (target / "adapter_config.json").write_text((folder / "adapter_config.json").read_text())
     tensors = load_file(folder / "adapter_model.safetensors")
-    save_file({name: change(name, one) for name, one in tensors.items()}, target / "adapter_model.safetensors")
+    save_file(
+        {name: change(name, one) for name, one in tensors.items()}, target / "adapter_model.safetensors"
+    )
     return target
 
 
@@ -76,7 +80,14 @@ def verdict_of(base: Path, adapter: Path, trained: Path, scratch: Path) -> Verdi
     random = changed(adapter, scratch / "random", shuffle)
     with opened(base) as loaded:
         check = check_function(loaded, adapter)
-    labels = {"target": None, "zero": zero, "random": random, "migrated": adapter, "source": None, "source_adapter": trained}
+    labels = {
+        "target": None,
+        "zero": zero,
+        "random": random,
+        "migrated": adapter,
+        "source": None,
+        "source_adapter": trained,
+    }
     measured = Losses(**{label: measure(base, folder) for label, folder in labels.items()})
     return decide(Evidence((), check, measured)).verdict
 
@@ -115,7 +126,10 @@ def test_a_missing_module_is_found_out(base, trained, tmp_path):
     folder = tmp_path / "half"
     folder.mkdir()
     (folder / "adapter_config.json").write_text((trained / "adapter_config.json").read_text())
-    save_file({name: one for name, one in tensors.items() if "layers.0" in name}, folder / "adapter_model.safetensors")
+    save_file(
+        {name: one for name, one in tensors.items() if "layers.0" in name},
+        folder / "adapter_model.safetensors",
+    )
     with opened(base) as loaded:
         assert check_function(loaded, folder).landing == type(check_function(loaded, folder).landing)(3, 3, 3)
 

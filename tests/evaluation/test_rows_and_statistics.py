@@ -9,7 +9,9 @@ from cross_lora_core.evaluation import EvaluationRow, dataset_digest, paired_boo
 
 def test_rows(tmp_path):
     file = tmp_path / "rows.jsonl"
-    file.write_text('{"prompt": "a", "completion": "b", "id": 1}\n\n{"completion": "été"}\n', encoding="utf-8")
+    file.write_text(
+        '{"prompt": "a", "completion": "b", "id": 1}\n\n{"completion": "été"}\n', encoding="utf-8"
+    )
     rows = read_rows(file)
     assert rows == (EvaluationRow("a", "b"), EvaluationRow("", "été"))
     assert dataset_digest(rows) != dataset_digest(rows[:1])

@@ -9,7 +9,9 @@ WORKS = FunctionCheck(Landing(4, 4, 0), 0.5, 0.01)
 ROWS = 40
 
 
-def losses(improvement: float, *, random: float = 0.0, noise: float = 0.02, seed: int = 0, rows: int = ROWS) -> Losses:
+def losses(
+    improvement: float, *, random: float = 0.0, noise: float = 0.02, seed: int = 0, rows: int = ROWS
+) -> Losses:
     """The migrated adapter lowers the loss by `improvement`, the random control by `random`; the source gains 0.5."""
     drawn = torch.Generator().manual_seed(seed)
 
@@ -38,7 +40,14 @@ def test_an_improvement_beyond_chance_and_controls_is_migrated():
     assert decision.verdict is Verdict.migrated
     assert decision.recovered == pytest.approx(0.4, abs=0.05)
     assert decision.means is not None
-    assert set(decision.means) == {"source base", "source adapter", "target base", "zero", "random", "migrated"}
+    assert set(decision.means) == {
+        "source base",
+        "source adapter",
+        "target base",
+        "zero",
+        "random",
+        "migrated",
+    }
     assert "the loss falls by" in decision.reason
     assert decision.as_dict()["verdict"] == "migrated"
 
@@ -98,13 +107,18 @@ def test_modules_that_did_not_land_are_a_failure(landing):
 
 
 def test_structure_comes_first():
-    assert judge(losses(0.2), problems=("3 of 4 modules landed",)) == (Verdict.failed, "structure: 3 of 4 modules landed")
+    assert judge(losses(0.2), problems=("3 of 4 modules landed",)) == (
+        Verdict.failed,
+        "structure: 3 of 4 modules landed",
+    )
     assert judge(losses(0.2), function=None)[0] is Verdict.failed
 
 
 def test_an_instrument_that_is_not_neutral_is_not_believed():
     measured = losses(0.2)
-    crooked = Losses(measured.target, measured.migrated, [one + 1e-6 for one in measured.zero], measured.random)
+    crooked = Losses(
+        measured.target, measured.migrated, [one + 1e-6 for one in measured.zero], measured.random
+    )
     assert judge(crooked)[0] is Verdict.failed
 
 

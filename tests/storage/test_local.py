@@ -120,7 +120,9 @@ def _race(root: Path, number: int, same: bool, results) -> None:
 def test_racing_writers(tmp_path, same):
     context = multiprocessing.get_context("fork")
     results = context.Queue()
-    writers = [context.Process(target=_race, args=(tmp_path / "store", number, same, results)) for number in range(8)]
+    writers = [
+        context.Process(target=_race, args=(tmp_path / "store", number, same, results)) for number in range(8)
+    ]
     for writer in writers:
         writer.start()
     answers = [results.get(timeout=60) for _ in writers]

@@ -17,7 +17,11 @@ BUCKET = "fleet"
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s3cret", "DEFAULT_REGION": "us-east-1"}.items():
+    for name, value in {
+        "ACCESS_KEY_ID": "k",
+        "SECRET_ACCESS_KEY": "s3cret",
+        "DEFAULT_REGION": "us-east-1",
+    }.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     with mock_aws():
         boto3.client("s3").create_bucket(Bucket=BUCKET)
@@ -27,7 +31,9 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 class TestS3Store(StoreContract):
     def damage(self, store: Store, key: str) -> None:
         head = store._client.head_object(Bucket=BUCKET, Key=f"team/a/{key}")
-        store._client.put_object(Bucket=BUCKET, Key=f"team/a/{key}", Body=b"spoiled!", Metadata=head["Metadata"])
+        store._client.put_object(
+            Bucket=BUCKET, Key=f"team/a/{key}", Body=b"spoiled!", Metadata=head["Metadata"]
+        )
 
     def reopen(self, store: Store) -> Store:
         return S3Store(BUCKET, "team/a", cache=store._cache.with_name("other-cache"))
@@ -45,7 +51,9 @@ def test_large_files_go_up_in_parts(store, monkeypatch, tmp_path):
     monkeypatch.setattr(s3_module, "_PART", 5 << 20)
     calls = []
     real = store._client.upload_part
-    monkeypatch.setattr(store._client, "upload_part", lambda **kw: calls.append(kw["PartNumber"]) or real(**kw))
+    monkeypatch.setattr(
+        store._client, "upload_part", lambda **kw: calls.append(kw["PartNumber"]) or real(**kw)
+    )
     file = tmp_path / "large"
     file.write_bytes(bytes(range(256)) * (12 << 12))
     put = store.put("large", file)
@@ -60,7 +68,9 @@ def test_a_failed_upload_in_parts_is_aborted(store, monkeypatch, tmp_path):
     file.write_bytes(b"x" * (6 << 20))
 
     def fail(**_kwargs):
-        raise ClientError({"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "UploadPart")
+        raise ClientError(
+            {"Error": {"Code": "SlowDown"}, "ResponseMetadata": {"HTTPStatusCode": 503}}, "UploadPart"
+        )
 
     monkeypatch.setattr(store._client, "upload_part", fail)
     with pytest.raises(StoreUnavailable):
@@ -98,7 +108,9 @@ def test_a_writer_that_comes_second_meets_the_first(store, monkeypatch):
 )
 def test_errors_say_what_to_do(store, monkeypatch, code, status, kind, words):
     def fail(**_kwargs):
-        raise ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "HeadObject")
+        raise ClientError(
+            {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "HeadObject"
+        )
 
     monkeypatch.setattr(store._client, "head_object", fail)
     with pytest.raises(kind, match=words):

@@ -1,4 +1,4 @@
-"""A whole fleet on pico models: adapters made with PEFT, some with evaluation files, some broken on purpose."""
+"""A fleet on pico models: adapters made with PEFT, some with evaluation files, some broken on purpose."""
 
 from __future__ import annotations
 

@@ -43,12 +43,16 @@ def running_postgres() -> Iterator[str]:
     assert control is not None
     quiet = {"check": True, "capture_output": True, "cwd": folder}
     try:
-        subprocess.run([*wrap, initdb, "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"], **quiet)
+        subprocess.run(
+            [*wrap, initdb, "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"], **quiet
+        )
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
         log = str(folder / "log")
         start = [*wrap, control, "-D", str(data), "-l", log, "-w", "-o", options, "start"]
         subprocess.run(start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
         yield f"postgresql+psycopg://{USER}@127.0.0.1:{port}"
     finally:
-        subprocess.run([*wrap, control, "-D", str(data), "-m", "immediate", "stop"], check=False, capture_output=True)
+        subprocess.run(
+            [*wrap, control, "-D", str(data), "-m", "immediate", "stop"], check=False, capture_output=True
+        )
         shutil.rmtree(folder, ignore_errors=True)

@@ -53,7 +53,9 @@ def an_item(work: Work, migration: int, adapter: AdapterRecord, target: BaseReco
     )
 
 
-def a_result(work: Work, verdict: str = "migrated", request: str = "request", name: str = "tickets") -> ItemRecord:
+def a_result(
+    work: Work, verdict: str = "migrated", request: str = "request", name: str = "tickets"
+) -> ItemRecord:
     """A settled item of an adapter from base `old` to base `new`."""
     source, target = a_base(work, "old"), a_base(work, "new")
     adapter = an_adapter(work, source, name)

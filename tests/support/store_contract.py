@@ -48,7 +48,11 @@ class StoreContract:
     def test_what_is_missing(self, store: Store) -> None:
         assert store.stat("nothing") is None
         assert not store.exists("nothing")
-        for read in (lambda: store.get("nothing"), lambda: store.fetch("nothing"), lambda: store.read_range("nothing", 0, 1)):
+        for read in (
+            lambda: store.get("nothing"),
+            lambda: store.fetch("nothing"),
+            lambda: store.read_range("nothing", 0, 1),
+        ):
             with pytest.raises(ObjectNotFound):
                 read()
         store.delete("nothing")
@@ -96,7 +100,9 @@ class StoreContract:
         store.put("k", b"one")
         assert self.reopen(store).get("k") == b"one"
 
-    @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "a\\b", "a\nb", "a b"])
+    @pytest.mark.parametrize(
+        "key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "a\\b", "a\nb", "a b"]
+    )
     def test_unsafe_keys_are_refused(self, store: Store, key: str) -> None:
         for use in (lambda: store.put(key, b"x"), lambda: store.stat(key), lambda: store.delete(key)):
             with pytest.raises(ConfigurationError):
