@@ -10,7 +10,7 @@ FLEET := $(filter-out %/broken-nonfinite %/README.md,$(wildcard examples/adapter
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 RUN := CROSS_LORA_HOME=$(HOME_DIR) $(BIN)/cross-lora
 
-.PHONY: demo test check install clean
+.PHONY: help demo test check bench install clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -40,6 +40,9 @@ check: $(VENV)/.installed  ## Linters, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## Time and memory of every step, on the demo's bases
+	$(BIN)/python tests/benchmarks/bench_migration.py --bases $(BASES) --adapter examples/adapters/log-fields
 
 clean:  ## Remove the virtual environment and what the demo stored
 	rm -rf $(VENV) $(HOME_DIR)

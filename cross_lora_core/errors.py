@@ -3,7 +3,8 @@
     CrossLoraError
     ├── RetryableError            the same call may succeed later
     │   ├── StoreUnavailable      the store did not answer, or answered 5xx
-    │   └── CatalogUnavailable    the database did not answer, or a lock timed out
+    │   ├── CatalogUnavailable    the database did not answer, or a lock timed out
+    │   └── PrefectUnavailable    Prefect's API did not answer
     └── FinalError                the same call fails again until something is changed
         ├── ConfigurationError    a setting or a command-line value
         ├── BaseModelError        a base model folder cannot be used as it is
@@ -36,6 +37,7 @@ __all__ = [
     "ObjectCorrupted",
     "ObjectExists",
     "ObjectNotFound",
+    "PrefectUnavailable",
     "RecordConflict",
     "RecordNotFound",
     "RetryableError",
@@ -77,6 +79,10 @@ class StoreUnavailable(RetryableError):
 
 class CatalogUnavailable(RetryableError):
     """The database did not answer, or a lock timed out."""
+
+
+class PrefectUnavailable(RetryableError):
+    """Prefect's API, a server's or the short-lived one, did not answer."""
 
 
 class ConfigurationError(FinalError):

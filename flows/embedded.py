@@ -41,7 +41,9 @@ def configure_prefect(settings: Settings, *, verbose: bool) -> bool:
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
     embedded = not os.environ.get("PREFECT_API_URL")
     if embedded:
-        os.environ.setdefault("PREFECT_HOME", str(settings.home.expanduser().absolute() / "prefect"))
+        folder = settings.home.expanduser().absolute() / "prefect"
+        folder.mkdir(parents=True, exist_ok=True)  # Prefect's server restarts forever where it is missing
+        os.environ.setdefault("PREFECT_HOME", str(folder))
         for name, value in _EPHEMERAL.items():
             os.environ.setdefault(name, value)
     return embedded

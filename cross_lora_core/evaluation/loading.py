@@ -103,7 +103,7 @@ def _same(found: Tensor | None, wanted: Tensor) -> bool:
     )
 
 
-disable_progress_bar()
+disable_progress_bar()  # type: ignore[no-untyped-call]
 _lock = threading.Lock()
 _held: dict[tuple[str, str, torch.dtype, torch.device], LoadedBase] = {}
 

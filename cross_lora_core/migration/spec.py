@@ -15,7 +15,7 @@ ALGORITHM_VERSION = 1
 """Raised whenever the same inputs would give other numbers, so that old stored results are not reused."""
 
 ANCHOR_TOKENS = 4096
-"""Shared tokens whose embedding rows anchor the singular vectors"""
+"""Shared tokens whose embedding rows anchor the singular vectors."""
 
 
 def content_digest(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -169,6 +170,7 @@ def migrate(
 
 
 def _run(request: MigrationRequest) -> MigrationOutcome:
+    from cross_lora_core.errors import PrefectUnavailable
     from flows.commands.terminal import TerminalProgress
     from flows.migrate_fleet import start_migration
     from flows.progress import listening
@@ -176,6 +178,14 @@ def _run(request: MigrationRequest) -> MigrationOutcome:
     try:
         with TerminalProgress() as progress, listening(progress):
             return start_migration(request)
+    except RuntimeError as error:
+        if "API" not in str(error):
+            raise
+        remedy = (
+            "Check PREFECT_API_URL, or unset it to run without a server; the same command can be run again."
+        )
+        where = os.environ.get("PREFECT_API_URL", "Prefect's short-lived API")
+        raise PrefectUnavailable("an answer", str(error).splitlines()[0], where, remedy) from error
     except KeyboardInterrupt:
         say("[yellow]interrupted[/]; nothing is lost: the same command resumes where this one stopped")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
