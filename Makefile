@@ -30,6 +30,7 @@ demo: $(VENV)/.installed  ## Migrate a real fleet between two real bases and pri
 	$(RUN) base add $(BASES)/$(SOURCE) $(BASES)/$(TARGET)
 	$(RUN) base deprecate $(SOURCE) --on 2027-03-31 --successor $(TARGET)
 	$(RUN) adapter add $(FLEET) --base $(SOURCE) --owner demo
+	$(RUN) adapter check examples/adapters/broken-nonfinite --base $(SOURCE) || test $$? -eq 3
 	$(RUN) migrate --source $(SOURCE) --target $(TARGET)
 
 test: $(VENV)/.installed  ## Run every test
