@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cross_lora_core.catalog import ItemRecord, Work
-from cross_lora_core.reporting import Interval, ItemReport, MigrationReport, ModuleRow, render_page
+from cross_lora_core.reporting import Interval, ItemReport, MigrationReport, render_page
 from cross_lora_core.settings import load_settings
 from tasks.runtime import open_catalog
 
@@ -51,7 +51,7 @@ def _item(work: Work, record: ItemRecord) -> ItemReport:
         improvement=_interval(evidence.get("improvement")),
         over_random=_interval(evidence.get("over_random")),
         recovered=evidence.get("recovered"),
-        modules=tuple(ModuleRow(**vars(one)) for one in work.measures_of(record.id)),
+        modules=tuple(work.measures_of(record.id)),
         skipped=tuple((module, reason) for module, reason in record.skipped),
         lineage=evidence.get("lineage") or {},
     )

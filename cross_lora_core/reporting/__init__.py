@@ -1,6 +1,6 @@
 """Reports of a migration: an HTML page that stands alone, and the same table as Markdown."""
 
-from cross_lora_core.reporting.data import Interval, ItemReport, MigrationReport, ModuleRow
+from cross_lora_core.reporting.data import Interval, ItemReport, MigrationReport
 from cross_lora_core.reporting.page import VERDICT_MEANINGS, render_markdown, render_page
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "Interval",
     "ItemReport",
     "MigrationReport",
-    "ModuleRow",
     "render_markdown",
     "render_page",
 ]

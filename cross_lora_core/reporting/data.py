@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["Interval", "ItemReport", "MigrationReport", "ModuleRow"]
+from cross_lora_core.catalog import MeasureRecord
+
+__all__ = ["Interval", "ItemReport", "MigrationReport"]
 
 
 @dataclass(frozen=True)
@@ -16,21 +18,6 @@ class Interval:
     mean: float
     low: float
     high: float
-
-
-@dataclass(frozen=True)
-class ModuleRow:
-    """Measures of one migrated module; None where the method has no such figure."""
-
-    layer: int
-    role: str
-    source_layer: int
-    source_energy: float | None
-    target_energy: float | None
-    retained_energy: float | None
-    source_norm: float
-    norm: float
-    relative_norm: float | None
 
 
 @dataclass(frozen=True)
@@ -58,7 +45,7 @@ class ItemReport:
     improvement: Interval | None = None
     over_random: Interval | None = None
     recovered: float | None = None
-    modules: tuple[ModuleRow, ...] = ()
+    modules: tuple[MeasureRecord, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     lineage: dict[str, Any] = field(default_factory=dict)
 

@@ -10,7 +10,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cross_lora_core.reporting.data import ItemReport, ModuleRow
+from cross_lora_core.catalog import MeasureRecord
+from cross_lora_core.reporting.data import ItemReport
 
 __all__ = ["LOSS_LABELS", "plot_energy", "plot_losses", "plot_norms"]
 
@@ -65,14 +66,14 @@ def plot_losses(item: ItemReport) -> str:
     return _svg(figure)
 
 
-def _by_role(modules: Iterable[ModuleRow]) -> dict[str, list[ModuleRow]]:
-    grouped: dict[str, list[ModuleRow]] = defaultdict(list)
+def _by_role(modules: Iterable[MeasureRecord]) -> dict[str, list[MeasureRecord]]:
+    grouped: dict[str, list[MeasureRecord]] = defaultdict(list)
     for row in sorted(modules, key=lambda one: one.layer):
         grouped[row.role].append(row)
     return {role: grouped[role] for role in _ROLE_COLOURS if role in grouped}
 
 
-def _lines(axes: Axes, modules: Sequence[ModuleRow], field: str) -> None:
+def _lines(axes: Axes, modules: Sequence[MeasureRecord], field: str) -> None:
     for role, rows in _by_role(modules).items():
         points = [(row.layer, value) for row in rows if (value := getattr(row, field)) is not None]
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.2,

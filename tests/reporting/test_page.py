@@ -2,19 +2,19 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from cross_lora_core.catalog import MeasureRecord
 from cross_lora_core.evaluation import Verdict
 from cross_lora_core.reporting import (
     VERDICT_MEANINGS,
     Interval,
     ItemReport,
     MigrationReport,
-    ModuleRow,
     render_markdown,
     render_page,
 )
 
 MODULES = tuple(
-    ModuleRow(layer, role, layer, 0.9, 0.8, 0.5 if kept else None, 1.0, 0.4, 0.001)
+    MeasureRecord(layer, role, layer, 0.9, 0.8, 0.5 if kept else None, 1.0, 0.4, 0.001)
     for kept, role in ((True, "q"), (False, "down"))
     for layer in range(3)
 )
