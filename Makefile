@@ -28,8 +28,8 @@ install: $(VENV)/.installed  ## Make .venv and install the project with its pinn
 demo: $(VENV)/.installed  ## Migrate a real fleet between two real bases and print the verdicts
 	$(BIN)/python examples/bring_bases.py --out $(BASES) $(SOURCE) $(TARGET)
 	$(RUN) base add $(BASES)/$(SOURCE) $(BASES)/$(TARGET)
-	$(RUN) base deprecate $(SOURCE) --on 2027-03-31 --successor $(TARGET)
 	$(RUN) adapter add $(FLEET) --base $(SOURCE) --owner demo
+	$(RUN) base deprecate $(SOURCE) --on 2027-03-31 --successor $(TARGET)
 	$(RUN) adapter check examples/adapters/broken-nonfinite --base $(SOURCE) || test $$? -eq 3
 	$(RUN) migrate --source $(SOURCE) --target $(TARGET)
 

@@ -43,8 +43,11 @@ def check(
 def _show_check(path: Path, found: dict[str, Any]) -> None:
     colour = {"ok": "green", "partial": "yellow", "refused": "red"}[found["status"]]
     rows = [["status", f"[bold {colour}]{found['status']}[/]"], ["adapter", str(path)]]
-    rows += [[name, str(found[name])] for name in ("base", "variant", "rank", "scaling")]
-    rows += [["modules", f"{found['usable']} of {found['modules']} can be moved"]]
+    rows += [
+        [name, str(found[name])] for name in ("base", "variant", "rank", "scaling") if found[name] is not None
+    ]
+    if found["modules"]:
+        rows += [["modules", f"{found['usable']} of {found['modules']} can be moved"]]
     rows += [["reason", found["reason"]]] if found["reason"] else []
     print_table({"": {"style": "dim"}, " ": {"overflow": "fold"}}, rows)
 

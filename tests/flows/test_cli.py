@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -195,34 +197,50 @@ def test_migrate_status_report_promote_rollback(fleet, home, tmp_path):
     assert back["output"] == item["output"] != second["items"][0]["output"]
 
 
+def process(fleet, *names: str) -> tuple[list[str], dict[str, str]]:
+    """A migration as a person starts it: Prefect in-process, no server, no profile."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [sys.executable, "-m", "flows.cli", "migrate", "--json", "--rank", "12"]
+    command += ["--source", str(fleet.source), "--target", str(fleet.target)]
+    return command + [part for name in names for part in ("--adapter", fleet.adapter(name))], environment
+
+
 @pytest.mark.flow
 def test_migrate_in_a_process_of_its_own_keeps_stdout_clean(fleet, home):
-    """Prefect in-process, as on a laptop: no server, no profile, one document, exit code 4 for a refusal."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [
-        sys.executable,
-        "-m",
-        "flows.cli",
-        "migrate",
-        "--source",
-        str(fleet.source),
-        "--target",
-        str(fleet.target),
-    ]
-    command += [
-        "--adapter",
-        fleet.adapter("plain"),
-        "--adapter",
-        fleet.adapter("broken"),
-        "--rank",
-        "12",
-        "--json",
-    ]
+    """One document on stdout, exit code 4 for a refusal."""
+    command, environment = process(fleet, "plain", "broken")
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
     assert done.returncode == 4, done.stderr
     outcome = json.loads(done.stdout)
     assert [one["status"] for one in outcome["items"]] == ["done", "refused"]
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.flow
+def test_control_c_loses_nothing_and_the_same_command_resumes(fleet, home):
+    command, environment = process(fleet, "plain", "measured", "wide")
+    running = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    store = home / "store" / "factors"
+    deadline = time.monotonic() + 240
+    while not list(store.rglob("*.safetensors")) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, messages = running.communicate(timeout=240)
+    assert running.returncode == 130, messages
+    assert "the same command resumes" in messages
+    resumed = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    assert [one["status"] for one in json.loads(resumed.stdout)["items"]] == ["done"] * 3
+    assert not list((home / "store" / ".staging").iterdir())
 
 
 @pytest.mark.parametrize(
