@@ -157,6 +157,23 @@ def test_the_loss_is_the_models_own(base):
     assert measure(base, None)[0] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    "family", ["llama", "gemma3_text", "gpt2", "opt", "bloom", "falcon", "gpt_neox", "qwen3"]
+)
+def test_rows_do_not_disturb_each_other_in_a_batch(tmp_path, monkeypatch, family):
+    folder = build_pico(family, tmp_path / family)
+    rows = [
+        EvaluationRow("the cat " * number, "sat on the mat " * (1 + number % 3)) for number in range(1, 12)
+    ]
+    with opened(folder) as loaded:
+        together = row_losses(loaded, rows)
+        monkeypatch.setattr("cross_lora_core.evaluation.losses.BATCH_ROWS", 1)
+        assert row_losses(loaded, rows) == pytest.approx(together, rel=1e-5)
+        monkeypatch.setattr("cross_lora_core.evaluation.losses.BATCH_ROWS", 8)
+        monkeypatch.setattr("cross_lora_core.evaluation.losses.LOGIT_BYTES", 1)
+        assert row_losses(loaded, rows) == pytest.approx(together, rel=1e-5)
+
+
 def test_an_empty_prompt_and_a_long_one(base):
     with opened(base) as loaded:
         empty, cut = row_losses(loaded, [EvaluationRow("", "the mat"), EvaluationRow("cat " * 200, "mat")])
