@@ -13,9 +13,9 @@ __all__ = ["VERDICT_MEANINGS", "render_markdown", "render_page"]
 
 VERDICT_MEANINGS = {
     "copied": "the update was carried over unchanged, and that is exact or was measured to help",
-    "migrated": "measured to improve on the target base, and on a random update of equal size",
-    "no_effect": "loads, but no improvement could be told from chance",
-    "harmful": "measured to make the target base worse",
+    "migrated": "surely better than the target base by an amount that matters, and than a random update",
+    "no_effect": "loads, but changes nothing, or nothing that matters and could be told from chance",
+    "harmful": "surely worse than the target base, by an amount that matters",
     "unverified": "structure checked only: there was no evaluation file, or it was too short",
     "refused": "nothing was written: the input is not something this method can move",
     "failed": "something broke on the way; run again after mending it",
@@ -30,11 +30,15 @@ def _share(value: float | None) -> str:
     return "–" if value is None else f"{value:.0%}"
 
 
+def _recovered(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.1%}"
+
+
 def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"signed": _signed, "share": _share}
+    environment.filters |= {"signed": _signed, "share": _share, "recovered": _recovered}
     return environment
 
 

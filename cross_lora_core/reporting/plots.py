@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cross_lora_core.catalog import MeasureRecord
 from cross_lora_core.reporting.data import ItemReport
@@ -79,6 +80,7 @@ def _lines(axes: Axes, modules: Sequence[MeasureRecord], field: str) -> None:
         axes.plot(*zip(*points, strict=True), marker="o", markersize=3, linewidth=1.2,
                   color=_ROLE_COLOURS[role], label=role)  # fmt: skip
     axes.set_xlabel("target layer", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _bare(axes)
 
 

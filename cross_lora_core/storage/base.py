@@ -10,18 +10,33 @@ from __future__ import annotations
 import hashlib
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from cross_lora_core.errors import ConfigurationError, ObjectCorrupted, ObjectExists
 
-__all__ = ["MARKER", "Store", "StoredObject", "check_key", "sha256_of"]
+__all__ = [
+    "MARKER",
+    "UNKNOWN",
+    "Store",
+    "StoredObject",
+    "check_key",
+    "files_in",
+    "same_folder_or_raise",
+    "same_or_raise",
+    "sha256_of",
+    "verify",
+]
 
 MARKER = "adapter_config.json"
 """Written last where a folder cannot appear at once: loaders look for it first."""
 
-_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]*")
+UNKNOWN = "unknown"
+"""In place of the sha256 of an object that has none recorded; no bytes verify against it."""
+
+_SEGMENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,254}")
+_LONGEST = 900
 _CHUNK = 1 << 20
 
 
@@ -44,14 +59,15 @@ def check_key(key: str) -> str:
     """The key itself, if it is safe as a path on every store.
 
     Raises:
-        ConfigurationError: absolute, empty or hidden segments, `..`, or odd characters.
+        ConfigurationError: absolute, empty or hidden segments, `..`, odd characters, or too long.
     """
-    if not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
+    if len(key) > _LONGEST or not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
         raise ConfigurationError(
-            "path segments of letters, digits and . _ + - that start with a letter or digit",
-            repr(key),
+            "path segments of letters, digits and . _ + - that start with a letter, digit or _, "
+            f"each up to 255 characters, together up to {_LONGEST}",
+            repr(key if len(key) < 80 else f"{key[:60]}… ({len(key)} characters)"),
             "store key",
-            "Use a plain relative name.",
+            "Use a plain, short relative name.",
         )
     return key
 
@@ -72,7 +88,7 @@ class Store(ABC):
     """A place for immutable objects."""
 
     url: str
-    """Where it is; never with credentials."""
+    """Opens the same store again by `open_store`; never with credentials."""
 
     @abstractmethod
     def put(self, key: str, data: bytes | Path) -> StoredObject:
@@ -115,10 +131,11 @@ class Store(ABC):
 
     @abstractmethod
     def put_folder(self, prefix: str, folder: Path) -> tuple[StoredObject, ...]:
-        """Store every file of a folder under `prefix/`; readers see a complete folder or none.
+        """Store every file of a folder, and of those in it, under `prefix/`; readers see all or none.
 
         Raises:
-            ObjectExists: the prefix holds other content.
+            ObjectExists: the prefix holds other content; nothing is added to it.
+            ConfigurationError: the folder has no files, or one with an unsafe name.
         """
 
     @abstractmethod
@@ -148,6 +165,36 @@ def same_or_raise(found: StoredObject, sha256: str, where: str) -> StoredObject:
             "Objects are never overwritten; delete it first if it must go.",
         )
     return found
+
+
+def files_in(folder: Path, prefix: str) -> dict[str, Path]:
+    """The files of a folder and of those in it, by their keys under `prefix/`, the marker last.
+
+    Raises:
+        ConfigurationError: there are none, or one has an unsafe name.
+    """
+    found = [path for path in folder.rglob("*") if path.is_file()]
+    files = {check_key(f"{prefix}/{path.relative_to(folder).as_posix()}"): path for path in found}
+    if not files:
+        raise ConfigurationError("a folder with files", "none", str(folder), "Write the files first.")
+    return {key: files[key] for key in sorted(files, key=lambda key: (key == f"{prefix}/{MARKER}", key))}
+
+
+def same_folder_or_raise(found: Iterable[StoredObject], wanted: Iterable[StoredObject], where: str) -> None:
+    """Nothing, if the folder that is there has these files and no others.
+
+    Raises:
+        ObjectExists: it differs; says in which file.
+    """
+    there, mine = ({one.key: one.sha256 for one in objects} for objects in (found, wanted))
+    differing = sorted(key for key in there.keys() | mine.keys() if there.get(key) != mine.get(key))
+    if differing:
+        raise ObjectExists(
+            "no folder, or the same files",
+            f"a folder that differs in {', '.join(key.rpartition('/')[2] for key in differing[:3])}",
+            where,
+            "Objects are never overwritten; delete the folder first if it must go.",
+        )
 
 
 def verify(path: Path, expected: StoredObject, where: str) -> Path:

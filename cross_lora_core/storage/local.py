@@ -1,41 +1,46 @@
 """A store in a local directory: write aside, then link or rename into place.
 
 The checksum of `a/b` is kept in `.checksums/a/b`, written before the object
-appears, so that an object is never without one. A checksum whose object never
-came is overwritten by the next put.
+appears, so that an object is never without one. Both steps happen under one
+lock of the whole store, which the system frees when its holder is killed: no
+second writer can put its own checksum beside the first one's object. A
+checksum whose object never came is overwritten by the next put.
 """
 
 from __future__ import annotations
 
-import errno
+import fcntl
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cross_lora_core.errors import ObjectNotFound, StoreRefused
-from cross_lora_core.storage.base import Store, StoredObject, check_key, same_or_raise, sha256_of, verify
+from cross_lora_core.errors import ObjectExists, ObjectNotFound
+from cross_lora_core.storage.base import (
+    UNKNOWN,
+    Store,
+    StoredObject,
+    check_key,
+    files_in,
+    same_folder_or_raise,
+    same_or_raise,
+    sha256_of,
+    verify,
+)
+from cross_lora_core.storage.disk import make_folder, refusing, remove_stale, sync_file, sync_folder
 
 __all__ = ["LocalStore"]
 
-_STAGING, _CHECKSUMS = ".staging", ".checksums"
-_STALE_SECONDS = 24 * 3600
-_REFUSALS = {
-    errno.EACCES: "Give this user write permission, or set CROSS_LORA_STORE to another folder.",
-    errno.EPERM: "Give this user write permission, or set CROSS_LORA_STORE to another folder.",
-    errno.EROFS: "The file system is read-only; set CROSS_LORA_STORE to another folder.",
-    errno.ENOSPC: "The disk is full; free some space and run the same command again.",
-    errno.EDQUOT: "The disk quota is used up; free some space and run the same command again.",
-    errno.ENOTDIR: "A file stands where a folder should be; set CROSS_LORA_STORE to another folder.",
-}
+_STAGING, _CHECKSUMS, _LOCK = ".staging", ".checksums", ".lock"
 
 
 class LocalStore(Store):
     """Objects as plain files below a root; safe for several processes at once.
+
+    An object and a folder cannot share a name: `a` and `a/b` exclude each other.
 
     Args:
         root: made if it is not there. Staged files older than a day, left by killed writers, are removed.
@@ -47,103 +52,128 @@ class LocalStore(Store):
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.url = self.root.as_uri()
-        with self._refusing(self.root):
+        with refusing(self.root):
             (self.root / _STAGING).mkdir(parents=True, exist_ok=True)
             (self.root / _CHECKSUMS).mkdir(exist_ok=True)
-            self._sweep()
+            remove_stale((self.root / _STAGING).iterdir())
 
     def put(self, key: str, data: bytes | Path) -> StoredObject:
         """See `Store.put`."""
         target = self.root / check_key(key)
-        sha256, size = sha256_of(data)
-        with self._refusing(target), self._staged() as staged:
+        with refusing(target), self._staged() as staged:
             _write(staged, data)
-            return self._place(staged, StoredObject(key, sha256, size))
+            wanted = StoredObject(key, *sha256_of(staged))
+            with self._turn():
+                return self._place(staged, wanted)
 
     def _place(self, staged: Path, wanted: StoredObject) -> StoredObject:
         """Make a staged file visible; a hard link fails where a rename would overwrite."""
         target = self.root / wanted.key
         found = self.stat(wanted.key)
         if found is not None:
-            return same_or_raise(found, wanted.sha256, self.url)
-        target.parent.mkdir(parents=True, exist_ok=True)
+            return self._same(found, wanted)
+        self._check_free(target)
+        make_folder(target.parent)
         self._write_checksum(wanted)
-        try:
-            os.link(staged, target)
-        except FileExistsError:
-            return self._lost_race(wanted)
-        _sync_folder(target.parent)
+        os.link(staged, target)
+        sync_folder(target.parent)
         return wanted
 
-    def _lost_race(self, wanted: StoredObject) -> StoredObject:
-        """Another writer was first: what counts is its bytes, and the checksum must be theirs."""
-        sha256, size = sha256_of(self.root / wanted.key)
-        found = StoredObject(wanted.key, sha256, size)
-        self._write_checksum(found)
-        return same_or_raise(found, wanted.sha256, self.url)
+    def _same(self, found: StoredObject, wanted: StoredObject) -> StoredObject:
+        """The object that is there; a checksum that was lost is written again if the bytes prove right."""
+        if found.sha256 == UNKNOWN:
+            found = StoredObject(found.key, *sha256_of(self.root / found.key))
+        same = same_or_raise(found, wanted.sha256, self.url)
+        if self.stat(same.key) != same:
+            self._write_checksum(same)
+        return same
+
+    def _check_free(self, target: Path) -> None:
+        """Refuse a name that a folder has, or that lies below an object."""
+        above = [one for one in target.parents if one.is_relative_to(self.root)]
+        blocking = target if target.is_dir() else next((one for one in above if one.is_file()), None)
+        if blocking is not None:
+            raise ObjectExists(
+                "a name that is free",
+                f"{'a folder' if blocking.is_dir() else 'an object'} at {blocking.relative_to(self.root)}",
+                f"{self.url}/{target.relative_to(self.root)}",
+                "Choose another key; an object and a folder cannot share a name.",
+            )
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Store.stat`."""
         target = self.root / check_key(key)
-        if not target.is_file():
-            return None
-        try:
-            recorded = json.loads((self.root / _CHECKSUMS / key).read_text())
-        except (FileNotFoundError, ValueError):
-            return StoredObject(key, "unknown", target.stat().st_size)
-        return StoredObject(key, recorded["sha256"], recorded["size"])
+        with refusing(target):
+            if not target.is_file():
+                return None
+            try:
+                recorded = json.loads((self.root / _CHECKSUMS / key).read_text())
+                return StoredObject(key, recorded["sha256"], recorded["size"])
+            except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+                return StoredObject(key, UNKNOWN, sha256_of(target)[1])
 
     def fetch(self, key: str) -> Path:
         """See `Store.fetch`; the object's own file."""
-        return verify(self.root / key, self._known(key), self.url)
+        known = self._known(key)
+        try:
+            with refusing(self.root / key):
+                return verify(self.root / key, known, self.url)
+        except FileNotFoundError:
+            raise self._missing(key) from None
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """See `Store.read_range`."""
         self._known(key)
-        with (self.root / key).open("rb") as file:
+        with refusing(self.root / key), (self.root / key).open("rb") as file:
             file.seek(start)
             return file.read(max(0, stop - start))
 
     def list(self, prefix: str = "") -> Iterator[str]:
-        """See `Store.list`."""
-        keys = (
-            path.relative_to(self.root).as_posix()
-            for path in self.root.rglob("*")
-            if path.is_file() and not path.relative_to(self.root).parts[0].startswith(".")
-        )
-        yield from sorted(key for key in keys if key.startswith(prefix))
+        """See `Store.list`; only the folders that can hold such keys are looked at."""
+        keys = []
+        for folder, below, names in os.walk(self.root / prefix.rpartition("/")[0]):
+            if Path(folder) == self.root:
+                below[:] = [name for name in below if not name.startswith(".")]
+            keys += [(Path(folder) / name).relative_to(self.root).as_posix() for name in names]
+        yield from sorted(key for key in keys if key.startswith(prefix) and not key.startswith("."))
 
     def delete(self, key: str) -> None:
-        """See `Store.delete`."""
-        with self._refusing(self.root / key):
-            (self.root / check_key(key)).unlink(missing_ok=True)
-            (self.root / _CHECKSUMS / key).unlink(missing_ok=True)
+        """See `Store.delete`; folders it leaves empty go too."""
+        check_key(key)
+        with refusing(self.root / key), self._turn():
+            for top in (self.root, self.root / _CHECKSUMS):
+                if (top / key).is_file():
+                    (top / key).unlink()
+                    _remove_empty((top / key).parent, top)
 
     def put_folder(self, prefix: str, folder: Path) -> tuple[StoredObject, ...]:
         """See `Store.put_folder`; the folder appears by one rename."""
         target = self.root / check_key(prefix)
-        wanted = [
-            StoredObject(check_key(f"{prefix}/{path.name}"), *sha256_of(path)) for path in _files(folder)
-        ]
-        with self._refusing(target), self._staged() as staged:
-            shutil.copytree(folder, staged)
-            for path in _files(staged):
-                _sync_file(path)
-            if not target.exists():
-                for one in wanted:
-                    self._write_checksum(one)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    staged.rename(target)
-                except OSError as error:
-                    if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                        raise
-                _sync_folder(target.parent)
-        return tuple(self._same_file(one) for one in wanted)
+        files_in(folder, prefix)
+        with refusing(target), self._staged() as staged:
+            shutil.copytree(folder, staged, copy_function=_write_copy)
+            for one in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
+                sync_folder(one)
+            files = files_in(staged, prefix)
+            wanted = tuple(StoredObject(key, *sha256_of(path)) for key, path in files.items())
+            with self._turn():
+                self._place_folder(staged, target, prefix, wanted)
+        return wanted
 
-    def _same_file(self, wanted: StoredObject) -> StoredObject:
-        found = self.stat(wanted.key) or StoredObject(wanted.key, "missing", 0)
-        return same_or_raise(found, wanted.sha256, self.url)
+    def _place_folder(
+        self, staged: Path, target: Path, prefix: str, wanted: tuple[StoredObject, ...]
+    ) -> None:
+        there = [self.stat(key) for key in self.list(f"{prefix}/")]
+        if there:
+            same_folder_or_raise([one for one in there if one], wanted, f"{self.url}/{prefix}")
+            return
+        if not target.is_dir():  # an empty folder may be replaced
+            self._check_free(target / "any")
+        for one in wanted:
+            self._write_checksum(one)
+        make_folder(target.parent)
+        staged.rename(target)
+        sync_folder(target.parent)
 
     def folder_url(self, prefix: str) -> str:
         """The folder's path."""
@@ -152,21 +182,36 @@ class LocalStore(Store):
     def _known(self, key: str) -> StoredObject:
         found = self.stat(key)
         if found is None:
-            raise ObjectNotFound(
-                "a stored object",
-                "none",
-                f"{self.url}/{key}",
-                "Run the migration again; it is computed anew.",
-            )
+            raise self._missing(key)
         return found
+
+    def _missing(self, key: str) -> ObjectNotFound:
+        remedy = "Run the migration again; it is computed anew."
+        return ObjectNotFound("a stored object", "none", f"{self.url}/{key}", remedy)
 
     def _write_checksum(self, one: StoredObject) -> None:
         path = self.root / _CHECKSUMS / one.key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.root / _STAGING / uuid.uuid4().hex
-        aside.write_text(json.dumps({"sha256": one.sha256, "size": one.size}))
-        _sync_file(aside)
-        aside.replace(path)
+        if path.is_dir():  # of objects that never came
+            shutil.rmtree(path)
+        for above in path.parents:
+            if above.is_file():
+                above.unlink()
+        make_folder(path.parent)
+        with self._staged() as aside:
+            aside.write_text(json.dumps({"sha256": one.sha256, "size": one.size}))
+            sync_file(aside)
+            aside.replace(path)
+        sync_folder(path.parent)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One writer at a time, in all processes; freed by the system if this one is killed."""
+        with (self.root / _LOCK).open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do, had another thread forked meanwhile
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:
@@ -179,46 +224,20 @@ class LocalStore(Store):
             else:
                 path.unlink(missing_ok=True)
 
-    def _sweep(self) -> None:
-        for path in (self.root / _STAGING).iterdir():
-            try:
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
-            except OSError:  # another process sweeps too, or the folder is read-only: nothing is lost
-                continue
-
-    @contextmanager
-    def _refusing(self, where: Path) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in _REFUSALS:
-                raise
-            raise StoreRefused(
-                "a folder that can be written", str(error.strerror), str(where), _REFUSALS[error.errno]
-            ) from error
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file())
-
 
 def _write(path: Path, data: bytes | Path) -> None:
     if isinstance(data, bytes):
         path.write_bytes(data)
     else:
         shutil.copyfile(data, path)
-    _sync_file(path)
+    sync_file(path)
 
 
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _write_copy(source: str, target: str) -> None:
+    _write(Path(target), Path(source))
 
 
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _remove_empty(folder: Path, top: Path) -> None:
+    while folder != top and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

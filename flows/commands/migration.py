@@ -200,7 +200,7 @@ def show_outcome(outcome: MigrationOutcome) -> None:
             verdict_text(one.verdict),
             f"{one.modules_landed} of {one.modules_expected}",
             "–" if one.improvement is None else f"{one.improvement:+.4f}",
-            "–" if one.recovered is None else f"{one.recovered:.1%}",
+            "–" if one.recovered is None else f"{one.recovered:+.1%}",
         ]
         for one in outcome.items
     ]

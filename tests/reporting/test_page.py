@@ -57,7 +57,7 @@ def test_the_page_stands_alone_and_shows_every_item():
     assert "<b>" not in page
     assert page.count("<svg") == 3
     assert "+0.2000" in page
-    assert "40%" in page
+    assert "+40.0%" in page
     assert "6 of 6" in page
     assert "NaN in lora_A" in page
     assert "no layer is mapped" in page
