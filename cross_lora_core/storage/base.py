@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cross_lora_core.errors import ConfigurationError, ObjectCorrupted, ObjectExists
+from cross_lora_core.errors import ConfigurationError, ObjectCorrupted, ObjectExists, ObjectNotFound
 
 __all__ = [
     "MARKER",
@@ -23,6 +23,8 @@ __all__ = [
     "StoredObject",
     "check_key",
     "files_in",
+    "is_key",
+    "missing",
     "same_folder_or_raise",
     "same_or_raise",
     "sha256_of",
@@ -55,13 +57,18 @@ class StoredObject:
     size: int
 
 
+def is_key(text: str) -> bool:
+    """Whether the text is safe as a path on every store."""
+    return len(text) <= _LONGEST and all(_SEGMENT.fullmatch(segment) for segment in text.split("/"))
+
+
 def check_key(key: str) -> str:
     """The key itself, if it is safe as a path on every store.
 
     Raises:
         ConfigurationError: absolute, empty or hidden segments, `..`, odd characters, or too long.
     """
-    if len(key) > _LONGEST or not all(_SEGMENT.fullmatch(segment) for segment in key.split("/")):
+    if not is_key(key):
         raise ConfigurationError(
             "path segments of letters, digits and . _ + - that start with a letter, digit or _, "
             f"each up to 255 characters, together up to {_LONGEST}",
@@ -144,11 +151,20 @@ class Store(ABC):
 
     def get(self, key: str) -> bytes:
         """The object's verified bytes; raises like `fetch`."""
-        return self.fetch(key).read_bytes()
+        try:
+            return self.fetch(key).read_bytes()
+        except FileNotFoundError:  # deleted by another process meanwhile
+            raise missing(f"{self.url}/{key}") from None
 
     def exists(self, key: str) -> bool:
         """Whether the key holds an object."""
         return self.stat(key) is not None
+
+
+def missing(where: str) -> ObjectNotFound:
+    """The error for an object that is not there."""
+    remedy = "Run the migration again; it is computed anew."
+    return ObjectNotFound("a stored object", "none", where, remedy)
 
 
 def same_or_raise(found: StoredObject, sha256: str, where: str) -> StoredObject:

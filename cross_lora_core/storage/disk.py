@@ -45,9 +45,7 @@ def refusing(where: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in _OUTAGES:
             remedy = "Check the disk or its file server; the same command can be run again."
-            raise StoreUnavailable(
-                "a disk that answers", str(error.strerror), str(where), remedy
-            ) from error
+            raise StoreUnavailable("a disk that answers", str(error.strerror), str(where), remedy) from error
         if error.errno not in _REFUSALS:
             raise
         raise StoreRefused(

@@ -18,13 +18,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from cross_lora_core.errors import ObjectExists, ObjectNotFound
+from cross_lora_core.errors import ObjectExists
 from cross_lora_core.storage.base import (
     UNKNOWN,
     Store,
     StoredObject,
     check_key,
     files_in,
+    is_key,
+    missing,
     same_folder_or_raise,
     same_or_raise,
     sha256_of,
@@ -110,7 +112,7 @@ class LocalStore(Store):
                 recorded = json.loads((self.root / _CHECKSUMS / key).read_text())
                 return StoredObject(key, recorded["sha256"], recorded["size"])
             except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
-                return StoredObject(key, UNKNOWN, sha256_of(target)[1])
+                return StoredObject(key, UNKNOWN, target.stat().st_size) if target.is_file() else None
 
     def fetch(self, key: str) -> Path:
         """See `Store.fetch`; the object's own file."""
@@ -119,7 +121,7 @@ class LocalStore(Store):
             with refusing(self.root / key):
                 return verify(self.root / key, known, self.url)
         except FileNotFoundError:
-            raise self._missing(key) from None
+            raise missing(f"{self.url}/{key}") from None
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """See `Store.read_range`."""
@@ -130,8 +132,12 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See `Store.list`; only the folders that can hold such keys are looked at."""
-        keys = []
-        for folder, below, names in os.walk(self.root / prefix.rpartition("/")[0]):
+        above, keys = prefix.rpartition("/")[0], []
+        if prefix.startswith("/") or (
+            above and not is_key(above)
+        ):  # no key begins so, and it may lead outside
+            return
+        for folder, below, names in os.walk(self.root / above):
             if Path(folder) == self.root:
                 below[:] = [name for name in below if not name.startswith(".")]
             keys += [(Path(folder) / name).relative_to(self.root).as_posix() for name in names]
@@ -149,9 +155,12 @@ class LocalStore(Store):
     def put_folder(self, prefix: str, folder: Path) -> tuple[StoredObject, ...]:
         """See `Store.put_folder`; the folder appears by one rename."""
         target = self.root / check_key(prefix)
-        files_in(folder, prefix)
+        sources = files_in(folder, prefix)
         with refusing(target), self._staged() as staged:
-            shutil.copytree(folder, staged, copy_function=_write_copy)
+            for key, path in sources.items():
+                copy = staged / key.removeprefix(f"{prefix}/")
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                _write(copy, path)
             for one in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
                 sync_folder(one)
             files = files_in(staged, prefix)
@@ -182,12 +191,8 @@ class LocalStore(Store):
     def _known(self, key: str) -> StoredObject:
         found = self.stat(key)
         if found is None:
-            raise self._missing(key)
+            raise missing(f"{self.url}/{key}")
         return found
-
-    def _missing(self, key: str) -> ObjectNotFound:
-        remedy = "Run the migration again; it is computed anew."
-        return ObjectNotFound("a stored object", "none", f"{self.url}/{key}", remedy)
 
     def _write_checksum(self, one: StoredObject) -> None:
         path = self.root / _CHECKSUMS / one.key
@@ -231,10 +236,6 @@ def _write(path: Path, data: bytes | Path) -> None:
     else:
         shutil.copyfile(data, path)
     sync_file(path)
-
-
-def _write_copy(source: str, target: str) -> None:
-    _write(Path(target), Path(source))
 
 
 def _remove_empty(folder: Path, top: Path) -> None:

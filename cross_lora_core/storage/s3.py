@@ -9,28 +9,32 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import os
-import tempfile
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import boto3
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+from botocore.exceptions import BotoCoreError, ClientError
 
-from cross_lora_core.errors import CrossLoraError, ObjectNotFound, StoreRefused, StoreUnavailable
+from cross_lora_core.errors import ConfigurationError, ObjectExists, ObjectNotFound, StoreUnavailable
 from cross_lora_core.storage.base import (
-    MARKER,
+    UNKNOWN,
     Store,
     StoredObject,
     check_key,
+    files_in,
+    missing,
+    same_folder_or_raise,
     same_or_raise,
     sha256_of,
     verify,
 )
+from cross_lora_core.storage.cache import ReadCache, default_cache
+from cross_lora_core.storage.s3_errors import AlreadyThere, translating
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -38,29 +42,25 @@ if TYPE_CHECKING:
 __all__ = ["S3Store"]
 
 _PART = 64 << 20
+_RETRIES = 5
 _DEFAULT_CACHE_BYTES = 20 << 30
-_REMEDIES = {
-    "NoSuchBucket": "Create the bucket, or correct CROSS_LORA_STORE.",
-    "AccessDenied": "Grant s3:GetObject, s3:PutObject, s3:ListBucket and s3:DeleteObject on the bucket.",
-    "InvalidAccessKeyId": "Set valid AWS credentials in the environment.",
-    "SignatureDoesNotMatch": "Set valid AWS credentials in the environment.",
-    "ExpiredToken": "The credentials have expired; renew them and run the same command again.",
-    "PermanentRedirect": "The bucket is in another region; set region= in CROSS_LORA_STORE or AWS_REGION.",
-    "AuthorizationHeaderMalformed": "The bucket is in another region; set region= in CROSS_LORA_STORE.",
-}
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class S3Store(Store):
-    """Objects below `s3://bucket/prefix`.
+    """Objects below `s3://bucket/prefix`; pickles without its connection or credentials.
 
     Args:
         bucket: must exist.
         prefix: without slashes at its ends; may be empty.
-        endpoint: of an S3-compatible server; otherwise what boto3 finds.
+        endpoint: of an S3-compatible server; otherwise what boto3 finds (`AWS_ENDPOINT_URL_S3`).
         region: otherwise what boto3 finds.
         path_style: address `endpoint/bucket/key`, as most S3-compatible servers want.
-        cache: folder of verified copies.
-        cache_bytes: oldest copies are dropped beyond this size.
+        cache: folder of verified copies; otherwise the user's cache folder.
+        cache_bytes: least recently used copies are dropped beyond this size.
+
+    Raises:
+        ConfigurationError: the endpoint or the AWS configuration cannot be used.
     """
 
     def __init__(
@@ -75,41 +75,54 @@ class S3Store(Store):
         cache_bytes: int = _DEFAULT_CACHE_BYTES,
     ) -> None:
         self.bucket, self.prefix = bucket, prefix.strip("/")
-        self.url = "/".join(part for part in (f"s3://{bucket}", self.prefix) if part)
+        self._place = "/".join(part for part in (f"s3://{bucket}", self.prefix) if part)
+        self._connection: dict[str, Any] = {"endpoint": endpoint, "region": region, "path_style": path_style}
+        self._cache = ReadCache(cache or default_cache(), cache_bytes)
+        options = self._connection | {"path_style": "true" if path_style else None, "cache": cache}
+        query = urlencode({name: str(value) for name, value in options.items() if value is not None})
+        self.url = f"{self._place}?{query}" if query else self._place
         self._client = _client(endpoint, region, path_style)
-        self._cache = cache or Path(tempfile.gettempdir()) / f"cross-lora-cache-{os.getuid()}"
-        self._cache_bytes = cache_bytes
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._client = _client(**self._connection)
 
     def put(self, key: str, data: bytes | Path) -> StoredObject:
         """See `Store.put`; files above 64 MB go up in parts."""
-        sha256, size = sha256_of(data)
-        wanted = StoredObject(check_key(key), sha256, size)
+        wanted = StoredObject(check_key(key), *sha256_of(data))
         found = self.stat(key)
         if found is not None:
-            return same_or_raise(found, sha256, self.url)
+            return same_or_raise(found, wanted.sha256, self._place)
         try:
             with self._translating(key):
                 self._send(wanted, data)
-        except _AlreadyThere:
+        except AlreadyThere as error:
             found = self.stat(key)
             if found is None:
+                remedy = "Another writer was stopped in between; run the command again."
                 raise StoreUnavailable(
-                    "an object that was just said to exist",
-                    "none",
-                    f"{self.url}/{key}",
-                    "Run the command again.",
-                ) from None
-            return same_or_raise(found, sha256, self.url)
+                    "an object that was just said to exist", "none", f"{self._place}/{key}", remedy
+                ) from error
+            return same_or_raise(found, wanted.sha256, self._place)
         return wanted
 
     def _send(self, wanted: StoredObject, data: bytes | Path) -> None:
-        if isinstance(data, Path) and wanted.size > _PART:
+        if isinstance(data, bytes):
+            self._send_whole(wanted, data)
+        elif wanted.size > _PART:
             self._send_parts(wanted, data)
-            return
+        else:
+            with data.open("rb") as file:
+                self._send_whole(wanted, file)
+
+    def _send_whole(self, wanted: StoredObject, body: bytes | IO[bytes]) -> None:
         self._client.put_object(
             Bucket=self.bucket,
             Key=self._full(wanted.key),
-            Body=data if isinstance(data, bytes) else data.read_bytes(),
+            Body=body,
             IfNoneMatch="*",
             ChecksumSHA256=base64.b64encode(bytes.fromhex(wanted.sha256)).decode(),
             Metadata={"sha256": wanted.sha256},
@@ -125,7 +138,8 @@ class S3Store(Store):
             parts = list(self._upload_parts(where, path))
             self._client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
         except BaseException:
-            self._client.abort_multipart_upload(**where)
+            with suppress(ClientError, BotoCoreError):  # the first error is the one to tell
+                self._client.abort_multipart_upload(**where)
             raise
 
     def _upload_parts(self, where: dict[str, Any], path: Path) -> Iterator[Any]:
@@ -146,46 +160,43 @@ class S3Store(Store):
                 head = self._client.head_object(Bucket=self.bucket, Key=self._full(check_key(key)))
         except ObjectNotFound:
             return None
-        return StoredObject(key, head["Metadata"].get("sha256", "unknown"), head["ContentLength"])
+        metadata = {name.lower(): value for name, value in head["Metadata"].items()}
+        recorded = metadata.get("sha256", "")
+        sha256 = recorded if _SHA256.fullmatch(recorded) else UNKNOWN
+        return StoredObject(key, sha256, head["ContentLength"])
 
     def fetch(self, key: str) -> Path:
         """See `Store.fetch`; a copy in the cache."""
-        known = self.stat(key)
-        if known is None:
-            raise self._missing(key)
-        cached = self._cache / known.sha256
-        if cached.is_file() and sha256_of(cached)[0] == known.sha256:
-            cached.touch()
+        known = self._known(key)
+        cached = self._cache.find(known)
+        if cached is not None:
             return cached
-        self._cache.mkdir(parents=True, exist_ok=True)
-        self._make_room(known.size)
-        aside = self._cache / f".{uuid.uuid4().hex}"
-        try:
-            with self._translating(key), aside.open("wb") as file:
-                self._client.download_fileobj(self.bucket, self._full(key), file)
-            verify(aside, known, self.url).replace(cached)
-        finally:
-            aside.unlink(missing_ok=True)
-        return cached
+        with self._cache.filling(known) as aside:
+            with self._translating(key):
+                self._client.download_file(self.bucket, self._full(key), str(aside))
+            verify(aside, known, self._place)
+        return self._cache.folder / known.sha256
 
-    def _make_room(self, size: int) -> None:
-        entries = sorted(self._cache.glob("[0-9a-f]*"), key=lambda path: path.stat().st_mtime)
-        held = sum(path.stat().st_size for path in entries)
-        for path in entries:
-            if held + size <= self._cache_bytes:
-                return
-            held -= path.stat().st_size
-            path.unlink(missing_ok=True)
+    def _known(self, key: str) -> StoredObject:
+        found = self.stat(key)
+        if found is None:
+            with self._translating(key):  # asking for an object says 404 for a missing bucket too
+                self._client.list_objects_v2(Bucket=self.bucket, MaxKeys=1)
+            raise missing(f"{self._place}/{key}")
+        return found
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """See `Store.read_range`."""
         if stop <= start:
             return b""
+        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(check_key(key))}
         with self._translating(key):
-            answer = self._client.get_object(
-                Bucket=self.bucket, Key=self._full(check_key(key)), Range=f"bytes={start}-{stop - 1}"
-            )
-            return answer["Body"].read()
+            try:
+                return self._client.get_object(**where, Range=f"bytes={start}-{stop - 1}")["Body"].read()
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") != "InvalidRange":  # beyond the end
+                    raise
+                return b""
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See `Store.list`; any number of keys."""
@@ -201,65 +212,56 @@ class S3Store(Store):
             self._client.delete_object(Bucket=self.bucket, Key=self._full(check_key(key)))
 
     def put_folder(self, prefix: str, folder: Path) -> tuple[StoredObject, ...]:
-        """See `Store.put_folder`; the file loaders look for first is written last."""
-        files = sorted(
-            (path for path in folder.iterdir() if path.is_file()), key=lambda path: path.name == MARKER
-        )
-        return tuple(self.put(f"{prefix}/{path.name}", path) for path in files)
+        """See `Store.put_folder`; the file loaders look for first is written last.
+
+        A folder without it was interrupted: the same content finishes it.
+        """
+        files = files_in(folder, prefix)
+        wanted = tuple(StoredObject(key, *sha256_of(path)) for key, path in files.items())
+        found = [one for one in map(self.stat, self.list(f"{prefix}/")) if one]
+        if any(one.key == wanted[-1].key for one in found):
+            same_folder_or_raise(found, wanted, f"{self._place}/{prefix}")
+            return wanted
+        self._check_unfinished(found, wanted, prefix)
+        return tuple(self.put(key, path) for key, path in files.items())
+
+    def _check_unfinished(
+        self, found: Iterable[StoredObject], wanted: tuple[StoredObject, ...], prefix: str
+    ) -> None:
+        foreign = sorted(one.key for one in found if one not in wanted)
+        if foreign:
+            raise ObjectExists(
+                "no folder, or an unfinished one of the same files",
+                f"an unfinished one that differs in {foreign[0].rpartition('/')[2]}",
+                f"{self._place}/{prefix}",
+                "If no other migration is writing it, delete what is there and run the command again.",
+            )
 
     def folder_url(self, prefix: str) -> str:
         """The folder's s3:// URL."""
-        return f"{self.url}/{check_key(prefix)}"
+        return f"{self._place}/{check_key(prefix)}"
 
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
-    def _missing(self, key: str) -> ObjectNotFound:
-        remedy = "Run the migration again; it is computed anew."
-        return ObjectNotFound("a stored object", "none", f"{self.url}/{key}", remedy)
-
-    @contextmanager
-    def _translating(self, key: str) -> Iterator[None]:
-        """boto3's errors as ours: not there, refused for good, or worth another try."""
-        try:
-            yield
-        except ClientError as error:
-            raise self._translated(error, key) from error
-        except NoCredentialsError as error:
-            remedy = "Set AWS credentials in the environment."
-            raise StoreRefused("credentials", "none", self.url, remedy) from error
-        except BotoCoreError as error:
-            remedy = "Check the network and the endpoint; the same command can be run again."
-            raise StoreUnavailable("an answer", str(error), f"{self.url}/{key}", remedy) from error
-
-    def _translated(self, error: ClientError, key: str) -> CrossLoraError | _AlreadyThere:
-        code = error.response.get("Error", {}).get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code in ("PreconditionFailed", "ConditionalRequestConflict") or status in (409, 412):
-            return _AlreadyThere()
-        if code in ("NoSuchKey", "404", "NotFound"):
-            return self._missing(key)
-        if status >= 500 or status == 429 or code == "SlowDown":
-            remedy = "The store is busy or down; the same command can be run again."
-            return StoreUnavailable("an answer", code or str(status), f"{self.url}/{key}", remedy)
-        remedy = _REMEDIES.get(
-            code, _REMEDIES["AccessDenied"] if status == 403 else "Check CROSS_LORA_STORE."
-        )
-        return StoreRefused(
-            "a store that accepts the request", code or str(status), f"{self.url}/{key}", remedy
-        )
-
-
-class _AlreadyThere(Exception):
-    """The key was taken between our look and our write."""
+    def _translating(self, key: str) -> AbstractContextManager[None]:
+        return translating(f"{self._place}/{key}")
 
 
 def _client(endpoint: str | None, region: str | None, path_style: bool) -> S3Client:
     style: Any = "path" if path_style else "auto"
     config = Config(
-        retries={"mode": "standard", "max_attempts": 5},
+        retries={"mode": "standard", "max_attempts": _RETRIES},
         connect_timeout=10,
         read_timeout=60,
+        max_pool_connections=64,
         s3={"addressing_style": style},
     )
-    return boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    try:
+        session = boto3.session.Session()  # the default one keeps the first credentials it saw
+        return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    except (ValueError, BotoCoreError) as error:
+        remedy = "Correct endpoint= and region= in CROSS_LORA_STORE, and the AWS_* environment variables."
+        raise ConfigurationError(
+            "an S3 connection that can be set up", str(error), "CROSS_LORA_STORE", remedy
+        ) from error

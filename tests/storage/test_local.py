@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import errno
 import multiprocessing
 import os
@@ -7,11 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from cross_lora_core.errors import ObjectExists, StoreRefused
+from cross_lora_core.errors import (
+    ObjectCorrupted,
+    ObjectExists,
+    ObjectNotFound,
+    StoreRefused,
+    StoreUnavailable,
+)
 from cross_lora_core.storage import LocalStore, Store, open_store
 from tests.support.store_contract import StoreContract, test_accepted_keys_stay_below_the_root  # noqa: F401
 
@@ -164,3 +172,138 @@ def test_an_object_without_its_checksum_is_not_trusted(store):
     found = store.stat("a")
     assert found is not None
     assert found.sha256 == "unknown"
+
+
+@pytest.mark.parametrize("step", ["_write_checksum", "os.link", "sync after link"])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_writer_killed_at_any_step_spoils_nothing(tmp_path, step, same):
+    """Killed while it holds the lock; the next writer, of the same or of other bytes, succeeds or is told."""
+
+    def die(*_args, **_kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def killed() -> None:
+        store = LocalStore(tmp_path / "store")
+        if step == "_write_checksum":
+            LocalStore._write_checksum = die
+        elif step == "os.link":
+            os.link = die
+        else:
+            link = os.link
+            os.link = lambda *paths: (link(*paths), die())
+        store.put("a/b", b"first")
+
+    child = multiprocessing.get_context("fork").Process(target=killed)
+    child.start()
+    child.join(timeout=60)
+    assert child.exitcode == -signal.SIGKILL
+    store = LocalStore(tmp_path / "store")
+    there = step == "sync after link"
+    assert visible(store) == (["a/b"] if there else [])
+    data = b"first" if same else b"second"
+    if there and not same:
+        with pytest.raises(ObjectExists):
+            store.put("a/b", data)
+        assert store.get("a/b") == b"first"
+    else:
+        store.put("a/b", data)
+        assert store.get("a/b") == data
+
+
+def _race_folder(root: Path, number: int, results) -> None:
+    source = root.parent / f"source-{number}"
+    source.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (source / name).write_text(f"{name} of {number}")
+    try:
+        LocalStore(root).put_folder("adapters/x", source)
+        results.put((number, "won"))
+    except ObjectExists:
+        results.put((number, "lost"))
+
+
+def test_one_of_racing_folders_wins_whole(tmp_path):
+    context = multiprocessing.get_context("fork")
+    for trial in range(5):
+        root, results = tmp_path / str(trial) / "store", context.Queue()
+        root.mkdir(parents=True)
+        writers = [context.Process(target=_race_folder, args=(root, number, results)) for number in range(6)]
+        for writer in writers:
+            writer.start()
+        answers = [results.get(timeout=60) for _ in writers]
+        for writer in writers:
+            writer.join()
+        (winner,) = [number for number, answer in answers if answer == "won"]
+        store = LocalStore(root)
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            assert store.get(f"adapters/x/{name}") == f"{name} of {winner}".encode()
+
+
+def test_writers_and_deleters_at_once_never_show_a_spoiled_object(store):
+    def work(number: int) -> None:
+        for turn in range(15):
+            store.put("deep/er/k", b"always the same")
+            with contextlib.suppress(ObjectNotFound):
+                assert store.get("deep/er/k") == b"always the same"
+            if turn % 3 == 0:
+                store.delete("deep/er/k")
+
+    with ThreadPoolExecutor(6) as pool:
+        for future in [pool.submit(work, number) for number in range(6)]:
+            future.result(timeout=60)
+    assert visible(store) in ([], ["deep/er/k"])
+
+
+def test_an_object_and_a_folder_cannot_share_a_name(store, tmp_path):
+    store.put("a", b"x")
+    store.put("d/e", b"x")
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "one").write_text("1")
+    for use in (
+        lambda: store.put("a/b", b"y"),
+        lambda: store.put("d", b"y"),
+        lambda: store.put_folder("a", tmp_path / "f"),
+        lambda: store.put_folder("a/b", tmp_path / "f"),
+    ):
+        with pytest.raises(ObjectExists, match="cannot share a name"):
+            use()
+    store.delete("d")
+    assert visible(store) == ["a", "d/e"]
+
+
+def test_what_an_interrupted_put_left_is_no_obstacle_to_a_longer_or_shorter_key(store):
+    checksums = store.root / ".checksums"
+    (checksums / "a").write_text("{}")
+    store.put("a/b", b"x")
+    (checksums / "c").mkdir()
+    (checksums / "c" / "d").write_text("{}")
+    store.put("c", b"x")
+    assert store.get("a/b") == store.get("c") == b"x"
+
+
+def test_deleting_leaves_no_empty_folders(store):
+    store.put("a/b/c", b"x")
+    store.delete("a/b/c")
+    assert {path.name for path in store.root.iterdir()} == {".staging", ".checksums", ".lock"}
+    assert not list((store.root / ".checksums").iterdir())
+    store.put("a", b"x")
+
+
+def test_a_lost_checksum_is_written_again_when_the_same_bytes_are_put(store):
+    put = store.put("a/b", b"x")
+    (store.root / ".checksums" / "a" / "b").unlink()
+    with pytest.raises(ObjectCorrupted):
+        store.get("a/b")
+    with pytest.raises(ObjectExists):
+        store.put("a/b", b"y")
+    assert store.put("a/b", b"x") == store.stat("a/b") == put
+    assert store.get("a/b") == b"x"
+
+
+def test_a_disk_that_does_not_answer_can_be_tried_again(store, monkeypatch):
+    def fail(*_args):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("cross_lora_core.storage.local._write", fail)
+    with pytest.raises(StoreUnavailable):
+        store.put("a", b"x")

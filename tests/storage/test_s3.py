@@ -1,16 +1,27 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError
+from boto3.exceptions import RetriesExceededError
+from botocore.exceptions import (
+    ClientError,
+    ConnectTimeoutError,
+    NoCredentialsError,
+    ParamValidationError,
+    PartialCredentialsError,
+    ResponseStreamingError,
+)
 from moto import mock_aws
 
-from cross_lora_core.errors import ObjectExists, StoreRefused, StoreUnavailable
+from cross_lora_core.errors import ObjectCorrupted, ObjectExists, StoreRefused, StoreUnavailable
 from cross_lora_core.storage import S3Store, Store
 from cross_lora_core.storage import s3 as s3_module
-from tests.support.store_contract import StoreContract
+from cross_lora_core.storage.s3_errors import translating
+from tests.support.store_contract import StoreContract, a_folder
 
 BUCKET = "fleet"
 
@@ -36,7 +47,7 @@ class TestS3Store(StoreContract):
         )
 
     def reopen(self, store: Store) -> Store:
-        return S3Store(BUCKET, "team/a", cache=store._cache.with_name("other-cache"))
+        return S3Store(BUCKET, "team/a", cache=store._cache.folder.with_name("other-cache"))
 
 
 def test_more_than_a_page_of_keys(store):
@@ -117,10 +128,44 @@ def test_errors_say_what_to_do(store, monkeypatch, code, status, kind, words):
         store.stat("k")
 
 
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "words"),
+    [
+        ("301", 301, StoreRefused, "another region"),
+        ("400", 400, StoreRefused, "Renew the credentials"),
+        ("403", 403, StoreRefused, "s3:GetObject"),
+        ("RequestTimeTooSkewed", 403, StoreRefused, "clock"),
+        ("KeyTooLongError", 400, StoreRefused, "CROSS_LORA_STORE|Renew"),
+        ("RequestTimeout", 400, StoreUnavailable, "run again"),
+        ("BadDigest", 400, StoreUnavailable, "run again"),
+        ("OperationAborted", 409, StoreUnavailable, "run again"),
+    ],
+)
+def test_less_usual_errors_say_what_to_do(code, status, kind, words):
+    with pytest.raises(kind, match=words), translating("s3://b/k"):
+        raise ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Any")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (NoCredentialsError(), StoreRefused),
+        (PartialCredentialsError(provider="env", cred_var="secret"), StoreRefused),
+        (ParamValidationError(report="bucket"), StoreRefused),
+        (ConnectTimeoutError(endpoint_url="http://h"), StoreUnavailable),
+        (ResponseStreamingError(error="reset"), StoreUnavailable),
+        (RetriesExceededError(OSError("reset")), StoreUnavailable),
+    ],
+)
+def test_errors_without_an_answer(error, kind):
+    with pytest.raises(kind), translating("s3://b/k"):
+        raise error
+
+
 def test_a_server_that_does_not_answer_can_be_tried_again(monkeypatch, tmp_path):
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "k")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr(s3_module, "_RETRIES", 0)
     store = S3Store(BUCKET, endpoint="http://127.0.0.1:9", region="us-east-1", cache=tmp_path)
     with pytest.raises(StoreUnavailable) as caught:
         store.stat("k")
@@ -129,14 +174,96 @@ def test_a_server_that_does_not_answer_can_be_tried_again(monkeypatch, tmp_path)
 
 
 def test_a_missing_bucket_is_said_to_be(store, tmp_path):
-    with pytest.raises(StoreRefused, match="Create the bucket"):
-        S3Store("absent", cache=tmp_path).put("k", b"x")
+    absent = S3Store("absent", cache=tmp_path)
+    for use in (lambda: absent.put("k", b"x"), lambda: absent.fetch("k"), lambda: list(absent.list())):
+        with pytest.raises(StoreRefused, match="Create the bucket"):
+            use()
 
 
-def test_the_cache_is_used_bounded_and_checked(store, monkeypatch):
+def test_an_interrupted_upload_is_aborted_and_stays_an_interruption(store, monkeypatch, tmp_path):
+    monkeypatch.setattr(s3_module, "_PART", 5 << 20)
+    file = tmp_path / "large"
+    file.write_bytes(b"x" * (6 << 20))
+
+    def interrupt(**_kwargs):
+        raise KeyboardInterrupt
+
+    def fail(**_kwargs):
+        raise ClientError({"Error": {"Code": "InternalError"}}, "AbortMultipartUpload")
+
+    monkeypatch.setattr(store._client, "upload_part", interrupt)
+    monkeypatch.setattr(store._client, "abort_multipart_upload", fail)
+    with pytest.raises(KeyboardInterrupt):
+        store.put("large", file)
+
+
+def test_an_upload_in_parts_whose_answer_was_lost_is_found(store, monkeypatch, tmp_path):
+    monkeypatch.setattr(s3_module, "_PART", 5 << 20)
+    file = tmp_path / "large"
+    file.write_bytes(b"x" * (6 << 20))
+    real = store._client.complete_multipart_upload
+
+    def lose_the_answer(**kwargs):
+        real(**kwargs)
+        raise ClientError(
+            {"Error": {"Code": "NoSuchUpload"}, "ResponseMetadata": {"HTTPStatusCode": 404}}, "Complete"
+        )
+
+    monkeypatch.setattr(store._client, "complete_multipart_upload", lose_the_answer)
+    assert store.put("large", file).size == 6 << 20
+
+
+def test_the_marker_of_a_folder_comes_last_and_the_same_content_finishes_it(store, monkeypatch, tmp_path):
+    folder = a_folder(tmp_path, "adapter_config.json", "adapter_model.safetensors", "z")
+    real, sent = store._client.put_object, []
+
+    def stop_at_the_third(**kwargs):
+        sent.append(kwargs["Key"].rpartition("/")[2])
+        if len(sent) == 3:
+            raise KeyboardInterrupt
+        return real(**kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._client, "put_object", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            store.put_folder("f", folder)
+    assert sent == ["adapter_model.safetensors", "z", "adapter_config.json"]
+    assert not store.exists("f/adapter_config.json")
+    assert len(store.put_folder("f", folder)) == 3
+
+
+def test_an_unfinished_folder_of_other_content_is_left_alone(store, tmp_path):
+    store.put("f/m", b"of another writer")
+    with pytest.raises(ObjectExists, match="unfinished one that differs in m"):
+        store.put_folder("f", a_folder(tmp_path, "adapter_config.json", "a", "m"))
+    assert list(store.list("f/")) == ["f/m"]
+
+
+def test_an_object_of_someone_else_is_not_trusted(store):
+    """Metadata is not to be believed either: it never becomes a path."""
+    for metadata in ({}, {"sha256": "../../../etc/passwd"}):
+        store._client.put_object(Bucket=BUCKET, Key="team/a/k", Body=b"x", Metadata=metadata)
+        assert store.stat("k").sha256 == "unknown"
+        with pytest.raises(ObjectCorrupted):
+            store.fetch("k")
+    assert not list(store._cache.folder.iterdir())
+
+
+def test_the_checksum_is_read_whatever_the_case_of_its_name(store, monkeypatch):
+    put = store.put("k", b"x")
+    real = store._client.head_object
+    monkeypatch.setattr(
+        store._client,
+        "head_object",
+        lambda **kw: real(**kw) | {"Metadata": {"Sha256": put.sha256}},
+    )
+    assert store.stat("k") == put
+
+
+def test_the_cache_is_used_and_checked(store, monkeypatch):
     downloads = []
-    real = store._client.download_fileobj
-    monkeypatch.setattr(store._client, "download_fileobj", lambda *a: downloads.append(a[1]) or real(*a))
+    real = store._client.download_file
+    monkeypatch.setattr(store._client, "download_file", lambda *a: downloads.append(a[1]) or real(*a))
     store.put("a", b"a" * 10)
     cached = store.fetch("a")
     assert store.fetch("a") == cached
@@ -144,8 +271,16 @@ def test_the_cache_is_used_bounded_and_checked(store, monkeypatch):
     cached.write_bytes(b"spoiled")
     assert store.fetch("a").read_bytes() == b"a" * 10
     assert len(downloads) == 2
-    store._cache_bytes = 25
-    for key in ("b", "c"):
-        store.put(key, key.encode() * 10)
-        store.fetch(key)
-    assert sum(path.stat().st_size for path in store._cache.iterdir()) <= 25
+
+
+def test_a_failed_download_leaves_nothing_in_the_cache(store, monkeypatch):
+    store.put("a", b"a" * 10)
+
+    def fail(_bucket, _key, path):
+        Path(path).write_bytes(b"aaa")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(store._client, "download_file", fail)
+    with pytest.raises(StoreRefused, match="disk is full"):
+        store.fetch("a")
+    assert not list(store._cache.folder.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cross_lora_core.errors import ConfigurationError, ObjectCorrupted, ObjectExists, ObjectNotFound
-from cross_lora_core.storage import Store, StoredObject, check_key
+from cross_lora_core.storage import Store, StoredObject, check_key, open_store
+
+
+def a_folder(parent: Path, *names: str) -> Path:
+    """A folder whose files hold their own names."""
+    folder = parent / "folder to store"
+    folder.mkdir()
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
 
 
 class StoreContract:
@@ -62,6 +73,7 @@ class StoreContract:
         assert store.read_range("r", 10, 20) == bytes(range(10, 20))
         assert store.read_range("r", 95, 200) == bytes(range(95, 100))
         assert store.read_range("r", 5, 5) == b""
+        assert store.read_range("r", 100, 110) == store.read_range("r", 500, 510) == b""
 
     def test_list_is_sorted_and_by_prefix(self, store: Store) -> None:
         for key in ("b/2", "a/1", "b/1", "bb"):
@@ -96,12 +108,70 @@ class StoreContract:
         assert store.get("adapters/t/a/1/README.md") == b"README.md"
         assert store.folder_url("adapters/t/a/1").endswith("adapters/t/a/1")
 
+    def test_a_folder_inside_a_folder_is_stored_too(self, store: Store, tmp_path: Path) -> None:
+        folder = a_folder(tmp_path, "adapter_config.json", "plots/a.txt")
+        assert [one.key for one in store.put_folder("f", folder)] == [
+            "f/plots/a.txt",
+            "f/adapter_config.json",
+        ]
+        assert store.get("f/plots/a.txt") == b"plots/a.txt"
+
+    def test_a_folder_that_differs_adds_nothing(self, store: Store, tmp_path: Path) -> None:
+        folder = a_folder(tmp_path, "adapter_config.json", "m")
+        store.put_folder("f", folder)
+        (folder / "extra").write_text("x")
+        with pytest.raises(ObjectExists, match="extra"):
+            store.put_folder("f", folder)
+        assert list(store.list("f/")) == ["f/adapter_config.json", "f/m"]
+        (folder / "extra").unlink()
+        (folder / "m").unlink()
+        with pytest.raises(ObjectExists, match="differs in m"):
+            store.put_folder("f", folder)
+
+    def test_a_deleted_folder_makes_room(self, store: Store, tmp_path: Path) -> None:
+        folder = a_folder(tmp_path, "adapter_config.json", "sub/m")
+        for one in store.put_folder("f/1", folder):
+            store.delete(one.key)
+        (folder / "sub/m").write_text("other")
+        store.put_folder("f/1", folder)
+        assert store.get("f/1/sub/m") == b"other"
+
+    @pytest.mark.parametrize("names", [[], [".hidden"], ["with space"]])
+    def test_folders_that_cannot_be_stored_are_refused(
+        self, store: Store, tmp_path: Path, names: list[str]
+    ) -> None:
+        with pytest.raises(ConfigurationError):
+            store.put_folder("f", a_folder(tmp_path, *names))
+        assert list(store.list()) == []
+
+    def test_it_travels_by_pickle_and_by_url(self, store: Store) -> None:
+        put = store.put("k", b"one")
+        for copy in (pickle.loads(pickle.dumps(store)), open_store(store.url)):
+            assert copy.url == store.url
+            assert copy.stat("k") == put
+            assert copy.get("k") == b"one"
+
     def test_another_opening_sees_the_same(self, store: Store) -> None:
         store.put("k", b"one")
         assert self.reopen(store).get("k") == b"one"
 
     @pytest.mark.parametrize(
-        "key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a/.b", "a\\b", "a\nb", "a b"]
+        "key",
+        [
+            "",
+            "/a",
+            "a/",
+            "a//b",
+            "../a",
+            "a/../b",
+            ".hidden",
+            "a/.b",
+            "a\\b",
+            "a\nb",
+            "a b",
+            "a" * 256,
+            "a/" * 451 + "a",
+        ],
     )
     def test_unsafe_keys_are_refused(self, store: Store, key: str) -> None:
         for use in (lambda: store.put(key, b"x"), lambda: store.stat(key), lambda: store.delete(key)):
