@@ -10,17 +10,21 @@ from typing import Any
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine, event, inspect, make_url
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session
 
+from cross_lora_core.catalog.database_errors import translating
 from cross_lora_core.catalog.schema import head_revision, known_revisions, upgrade_schema
 from cross_lora_core.catalog.tables import Table
+from cross_lora_core.catalog.turns import take_turn_before_flush
 from cross_lora_core.catalog.work import Work
-from cross_lora_core.errors import CatalogSchemaError, CatalogUnavailable, ConfigurationError
+from cross_lora_core.errors import CatalogSchemaError, ConfigurationError
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "unchecked"]
 
 _BUSY_MILLISECONDS = 30_000
+_CONNECT_SECONDS = 10
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgresql", "postgresql+psycopg")
 
 
 class Catalog:
@@ -32,7 +36,7 @@ class Catalog:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self.url = engine.url.render_as_string(hide_password=True)
+        self.url = engine.url.set(query={}).render_as_string(hide_password=True)
 
     @classmethod
     def open(cls, url: str, *, create: bool = True) -> Catalog:
@@ -48,8 +52,8 @@ class Catalog:
             CatalogSchemaError: its schema is older or newer than this code.
         """
         catalog = cls(_engine(_parsed(url)))
-        with _translating(catalog.url):
-            if create and catalog._is_empty():
+        with translating(catalog.url):
+            if create and catalog._is_empty() and catalog._revision() is None:
                 upgrade_schema(catalog._engine)
         catalog.check()
         return catalog
@@ -58,10 +62,14 @@ class Catalog:
     def begin(self) -> Iterator[Work]:
         """One unit of work: all of it becomes visible when the block ends, none of it if the block raises.
 
+        It waits for other writers at its first change, and never while it only reads; so do what takes
+        long before the first change.
+
         Raises:
             CatalogUnavailable: the database does not answer, or stayed locked.
         """
-        with _translating(self.url), Session(self._engine) as session, session.begin():
+        with translating(self.url), Session(self._engine) as session, session.begin():
+            take_turn_before_flush(session)
             yield Work(session)
 
     def check(self) -> str:
@@ -70,18 +78,21 @@ class Catalog:
         Raises:
             CatalogSchemaError: it is not.
         """
-        with _translating(self.url):
+        with translating(self.url):
             found = self._revision()
         head = head_revision()
         if found == head:
             return head
-        older = found is None or found in known_revisions()
-        remedy = (
-            "Back the database up, then run `cross-lora catalog upgrade`."
-            if older
-            else "Install the newer cross-lora-fleet that made it."
-        )
-        raise CatalogSchemaError(f"schema revision {head}", str(found), self.url, remedy)
+        raise CatalogSchemaError(f"schema revision {head}", str(found), self.url, self._remedy(found))
+
+    def _remedy(self, found: str | None) -> str:
+        if found is None or found in known_revisions():
+            return "Back the database up, then run `cross-lora catalog upgrade`."
+        with translating(self.url):
+            foreign = self._is_empty()
+        if foreign:
+            return "Another application keeps its tables there: give the catalog a database of its own."
+        return "Install the newer cross-lora-fleet that made it."
 
     def upgrade(self) -> str:
         """Bring the schema to this code's revision and return it.
@@ -90,7 +101,7 @@ class Catalog:
             CatalogUnavailable: the database does not answer.
             CatalogSchemaError: the database is newer than this code.
         """
-        with _translating(self.url):
+        with translating(self.url):
             found = self._revision()
             if found is None or found in known_revisions():
                 upgrade_schema(self._engine)
@@ -116,55 +127,46 @@ def unchecked(url: str) -> Catalog:
 def _parsed(url: str) -> URL:
     try:
         parsed = make_url(url)
-        parsed.get_dialect()
-    except (ArgumentError, NoSuchModuleError) as error:
-        remedy = "Use sqlite:///file.db or postgresql+psycopg://user@host/database."
-        raise ConfigurationError(
-            "an SQLAlchemy URL", type(error).__name__, "CROSS_LORA_CATALOG", remedy
-        ) from error
-    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
-        remedy = "Use one of the two."
-        raise ConfigurationError("sqlite or postgresql", parsed.drivername, "CROSS_LORA_CATALOG", remedy)
+    except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
+        raise _refused("an SQLAlchemy URL", type(error).__name__) from None
+    if parsed.drivername not in _DRIVERS:
+        raise _refused(f"a URL of {' or '.join(_DRIVERS)}", repr(parsed.drivername))
+    if parsed.get_backend_name() == "sqlite" and (parsed.host or parsed.username or parsed.query):
+        raise _refused("a file alone, sqlite:///relative.db or sqlite:////absolute.db", "a host or options")
     return parsed
+
+
+def _refused(expected: str, got: str) -> ConfigurationError:
+    remedy = "Use sqlite:///file.db or postgresql+psycopg://user@host/database."
+    return ConfigurationError(expected, got, "CROSS_LORA_CATALOG", remedy)
 
 
 def _engine(url: URL) -> Engine:
     if url.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True)
-    if url.database and url.database != ":memory:":
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        patience = {} if "connect_timeout" in url.query else {"connect_timeout": _CONNECT_SECONDS}
+        return create_engine(url, pool_pre_ping=True, isolation_level="READ COMMITTED", connect_args=patience)
+    if not url.database or url.database == ":memory:":
+        remedy = "Use sqlite:///file.db; a catalog in memory would be another one in each thread."
+        raise ConfigurationError("a database file", "none", "CROSS_LORA_CATALOG", remedy)
+    _make_parent(Path(url.database))
     engine = create_engine(url)
     event.listen(engine, "connect", _on_sqlite_connect)
-    event.listen(engine, "begin", _on_sqlite_begin)
     return engine
 
 
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        remedy = "Give this user write permission, or correct CROSS_LORA_CATALOG."
+        raise ConfigurationError(
+            "a folder that can be made", str(error.strerror), str(path.parent), remedy
+        ) from error
+
+
 def _on_sqlite_connect(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
+    connection.isolation_level = None  # `begin_turn` says BEGIN itself; until then each query sees the latest
     cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={_BUSY_MILLISECONDS}"):
+    for pragma in (f"busy_timeout={_BUSY_MILLISECONDS}", "journal_mode=WAL", "foreign_keys=ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
-
-
-def _on_sqlite_begin(connection: Any) -> None:
-    """A writer that begins by reading could not wait for another writer; IMMEDIATE can."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-@contextmanager
-def _translating(url: str) -> Iterator[None]:
-    try:
-        yield
-    except DBAPIError as error:
-        if not isinstance(error.orig, Exception) or type(error).__name__ not in (
-            "OperationalError",
-            "InterfaceError",
-        ):
-            raise
-        raise CatalogUnavailable(
-            "an answer",
-            str(error.orig).splitlines()[0],
-            url,
-            "Check that the database runs and can be written; the same command can be run again.",
-        ) from error

@@ -120,6 +120,12 @@ class Reader:
         """
         return record_of(MigrationRecord, self._get(MigrationRow, migration_id))
 
+    def migration_by_request(self, request_digest: str) -> MigrationRecord | None:
+        """The migration that this request started."""
+        chosen = select(MigrationRow).where(MigrationRow.request_digest == request_digest)
+        row = self._session.scalar(chosen)
+        return record_of(MigrationRecord, row) if row else None
+
     def migrations(self) -> list[MigrationRecord]:
         """Every migration, the latest first."""
         rows = self._all(select(MigrationRow).order_by(MigrationRow.id.desc()))
@@ -160,10 +166,14 @@ class Reader:
         return [record_of(MeasureRecord, row) for row in rows]
 
     def verdict_of(self, item_id: int) -> VerdictRecord | None:
-        """The latest verdict on an item, with its evidence."""
-        chosen = select(VerdictRow).where(VerdictRow.item_id == item_id)
-        row = self._session.scalar(chosen.order_by(VerdictRow.id.desc()).limit(1))
+        """The verdict on an item that was reached last, with its evidence."""
+        row = self._verdict_row(item_id)
         return record_of(VerdictRecord, row) if row else None
+
+    def _verdict_row(self, item_id: int) -> VerdictRow | None:
+        chosen = select(VerdictRow).where(VerdictRow.item_id == item_id)
+        order = (VerdictRow.created_at.desc(), VerdictRow.id.desc())
+        return self._session.scalar(chosen.order_by(*order).limit(1))
 
     def evaluation(
         self, base_digest: str, adapter_digest: str, dataset_digest: str, dtype: str

@@ -9,6 +9,8 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
+from cross_lora_core.catalog.turns import begin_turn
+
 __all__ = ["head_revision", "known_revisions", "upgrade_schema"]
 
 _LOCK = 7_305_118
@@ -43,6 +45,8 @@ def upgrade_schema(engine: Engine) -> None:
 
 
 def _wait_for_turn(connection: Connection) -> None:
-    """SQLite is locked already by BEGIN IMMEDIATE."""
+    """The upgrade's own lock where there is one: other openers wait as long as it takes."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    else:
+        begin_turn(connection)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from cross_lora_core.catalog.reading import PROMOTABLE, Reader, RowT
-from cross_lora_core.catalog.records import AdapterRecord, BaseRecord, ItemRecord, PromotionRecord, record_of
+from cross_lora_core.catalog.promoting import Promoter
+from cross_lora_core.catalog.reading import RowT
+from cross_lora_core.catalog.records import AdapterRecord, BaseRecord, ItemRecord, record_of
 from cross_lora_core.catalog.tables import (
     AdapterRow,
     BaseRow,
@@ -21,15 +22,17 @@ from cross_lora_core.catalog.tables import (
     ItemRow,
     MeasureRow,
     MigrationRow,
-    PromotionRow,
+    Table,
     VerdictRow,
 )
+from cross_lora_core.catalog.turns import take_turn
+from cross_lora_core.catalog.values import check_values, json_safe
 from cross_lora_core.errors import RecordConflict, RecordNotFound
 
 __all__ = ["Work"]
 
 
-class Work(Reader):
+class Work(Promoter):
     """One unit of work: queries and changes that become visible together."""
 
     def add_base(
@@ -65,8 +68,12 @@ class Work(Reader):
 
         Raises:
             RecordNotFound: one of the two is not registered.
+            RecordConflict: it would be its own successor.
         """
         row = self._base_row(name)
+        if successor == name:
+            remedy = "Name the base that its adapters shall move to."
+            raise RecordConflict("another base as successor", "the same one", f"base {name!r}", remedy)
         row.status, row.deprecated_on = "deprecated", on
         if successor is not None:
             row.successor_id = self._base_row(successor).id
@@ -135,6 +142,7 @@ class Work(Reader):
             MigrationRow, {"request_digest": request_digest}, values | {"requested_by": requested_by}
         )
         row.status, row.flow_run, row.started_at = "running", flow_run, datetime.now(UTC)
+        row.finished_at = None
         return row.id
 
     def finish_migration(self, migration_id: int, status: str) -> None:
@@ -180,11 +188,18 @@ class Work(Reader):
         row = self._get(ItemRow, item_id)
         row.status, row.verdict, row.reason = status, verdict, reason
         row.modules_landed, row.output, row.output_sha256 = modules_landed, output, output_sha256
-        text = json.dumps([verdict, reason, dict(evidence)], sort_keys=True, default=str)
+        self._add_verdict(item_id, verdict, reason, json_safe(evidence))
+
+    def _add_verdict(self, item_id: int, verdict: str, reason: str, evidence: Mapping[str, Any]) -> None:
+        """The same verdict again is the one that is there; it becomes the latest once more."""
+        text = json.dumps([verdict, reason, evidence], sort_keys=True)
         key = {"item_id": item_id, "evidence_digest": hashlib.sha256(text.encode()).hexdigest()}
-        self._insert_or_find(
-            VerdictRow, key, {"verdict": verdict, "reason": reason, "evidence": dict(evidence)}
-        )
+        values = {"verdict": verdict, "reason": reason, "evidence": evidence}
+        row = self._insert_or_find(VerdictRow, key, values)
+        latest = self._verdict_row(item_id)
+        if latest is not None and latest is not row:
+            row.created_at = max(datetime.now(UTC), latest.created_at + timedelta(microseconds=1))
+            self._session.flush()
 
     def add_measures(self, item_id: int, measures: Sequence[Mapping[str, Any]]) -> None:
         """Record per-module measures; columns as in `MeasureRecord`."""
@@ -208,74 +223,6 @@ class Work(Reader):
             EvaluationRow, key, {"rows": len(losses), "mean_loss": mean, "losses": list(losses)}
         )
 
-    def promote(self, item_id: int, *, actor: str, reason: str, accept: str | None = None) -> PromotionRecord:
-        """Point an adapter's alias on a target at an item; promoting the current one changes nothing.
-
-        Args:
-            item_id: the result to promote.
-            actor: who does it.
-            reason: why.
-            accept: a verdict outside `copied` and `migrated` that the person takes by name.
-
-        Raises:
-            RecordConflict: the verdict is not promotable and was not accepted by name.
-        """
-        item = self._get(ItemRow, item_id)
-        if item.status != "done" or item.verdict not in (*PROMOTABLE, accept):
-            raise RecordConflict(
-                "a result with verdict copied or migrated",
-                f"{item.verdict or item.status}",
-                f"adapter {item.adapter_name!r}, item {item_id}",
-                f"To promote it all the same, name its verdict: --accept {item.verdict}."
-                if item.status == "done"
-                else "There is no output to promote; mend the cause and migrate again.",
-            )
-        current = self.current_promotion(item.target_base_id, item.adapter_name)
-        if current is not None and current.item_id == item_id:
-            return current
-        return self._move(item, current.item_id if current else None, "promote", actor, reason)
-
-    def rollback(self, target_id: int, adapter_name: str, *, actor: str, reason: str) -> PromotionRecord:
-        """Point an alias back at what it pointed to before the current promotion.
-
-        Raises:
-            RecordNotFound: the adapter was never promoted there, or nothing came before.
-        """
-        current = self.current_promotion(target_id, adapter_name)
-        previous = current.previous_item_id if current else None
-        if current is None or previous is None:
-            got = "never promoted" if current is None else "promoted once only"
-            raise RecordNotFound(
-                "an earlier promotion to return to",
-                got,
-                f"adapter {adapter_name!r}",
-                "List what there is with `cross-lora status`, then promote one by name.",
-            )
-        before = self._before(target_id, adapter_name, previous)
-        return self._move(self._get(ItemRow, previous), before, "rollback", actor, reason)
-
-    def _before(self, target_id: int, adapter_name: str, item_id: int) -> int | None:
-        """What an item had replaced when it was promoted, so that rollbacks walk further back."""
-        history = self.history_of(target_id, adapter_name)
-        promoted = [one for one in history if one.item_id == item_id and one.action == "promote"]
-        return promoted[0].previous_item_id if promoted else None
-
-    def _move(
-        self, item: ItemRow, previous: int | None, action: str, actor: str, reason: str
-    ) -> PromotionRecord:
-        row = PromotionRow(
-            target_base_id=item.target_base_id,
-            adapter_name=item.adapter_name,
-            item_id=item.id,
-            previous_item_id=previous,
-            action=action,
-            actor=actor,
-            reason=reason,
-        )
-        self._session.add(row)
-        self._session.flush()
-        return record_of(PromotionRecord, row)
-
     def _base_row(self, name: str) -> BaseRow:
         row = self._session.scalar(select(BaseRow).where(BaseRow.name == name))
         if row is None:
@@ -288,6 +235,8 @@ class Work(Reader):
         chosen = select(kind).where(*(getattr(kind, name) == value for name, value in key.items()))
         row = self._session.scalar(chosen)
         if row is None:
+            check_values(Table.metadata.tables[kind.__tablename__], {**key, **values})
+            take_turn(self._session)
             dialect = postgresql if self._session.get_bind().dialect.name == "postgresql" else sqlite
             statement = dialect.insert(kind).values(**key, **values)
             self._session.execute(statement.on_conflict_do_nothing(index_elements=list(key)))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from cross_lora_core.catalog import Catalog
@@ -62,3 +64,34 @@ def test_rollback_of_what_was_never_promoted(catalog: Catalog):
         item = a_result(work)
         with pytest.raises(RecordNotFound, match="never promoted"):
             work.rollback(item.target_base_id, "tickets", actor="bob", reason="")
+
+
+def test_rollback_retraces_what_was_promoted_twice_and_then_ends(catalog: Catalog):
+    with catalog.begin() as work:
+        a, b, c = (a_result(work, request=name) for name in "abc")
+        for item in (a, b, a, c):
+            work.promote(item.id, actor="ada", reason="")
+        target = a.target_base_id
+        moves = [work.rollback(target, "tickets", actor="bob", reason="") for _ in range(3)]
+        assert [one.item_id for one in moves] == [a.id, b.id, a.id]
+        assert [one.previous_item_id for one in moves] == [b.id, a.id, None]
+        with pytest.raises(RecordNotFound, match="promoted once only"):
+            work.rollback(target, "tickets", actor="bob", reason="")
+        assert work.promote(c.id, actor="ada", reason="").previous_item_id == a.id
+
+
+def test_promotions_at_once_follow_one_another(catalog: Catalog):
+    """Each replaces what was current when its turn came, so that no rollback skips one."""
+    with catalog.begin() as work:
+        items = [a_result(work, request=f"request {number}") for number in range(8)]
+
+    def promote(item_id: int) -> None:
+        with catalog.begin() as work:
+            work.promote(item_id, actor="ada", reason="")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(promote, [item.id for item in items]))
+    with catalog.begin() as work:
+        history = work.history_of(items[0].target_base_id, "tickets")
+    assert {one.item_id for one in history} == {item.id for item in items}
+    assert [one.previous_item_id for one in history] == [*(one.item_id for one in history[1:]), None]

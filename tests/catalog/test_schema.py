@@ -4,11 +4,15 @@ import multiprocessing
 import sqlite3
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cross_lora_core.catalog import Catalog, unchecked
+from cross_lora_core.catalog.database_errors import translating
 from cross_lora_core.catalog.schema import head_revision
 from cross_lora_core.catalog.tables import Table
 from cross_lora_core.errors import CatalogSchemaError, CatalogUnavailable, ConfigurationError
@@ -97,10 +101,101 @@ def test_a_server_that_is_not_there_can_be_tried_again():
 
 
 def test_the_password_is_never_in_the_url_shown():
-    assert "s3cret" not in unchecked("postgresql+psycopg://user:s3cret@127.0.0.1:9/none").url
+    for url in ("user:s3cret@127.0.0.1:9/none", "user@127.0.0.1:9/none?password=s3cret"):
+        assert "s3cret" not in unchecked(f"postgresql+psycopg://{url}").url
 
 
-@pytest.mark.parametrize("url", ["nonsense", "mysql://x/y", "nosuchdialect://x"])
-def test_urls_that_cannot_be_used(url: str):
-    with pytest.raises(ConfigurationError, match="CROSS_LORA_CATALOG"):
+def test_a_locked_server_can_be_tried_again(postgres_url: str, monkeypatch):
+    monkeypatch.setattr("cross_lora_core.catalog.turns._PATIENCE", "50ms")
+    catalog, other = Catalog.open(postgres_url), Catalog.open(postgres_url)
+    with catalog.begin() as work:
+        a_base(work)
+        with pytest.raises(CatalogUnavailable, match="lock timeout"), other.begin() as second:
+            a_base(second, "another")
+    with other.begin() as work:
+        assert [one.name for one in work.bases()] == ["old"]
+    for one in (catalog, other):
+        one.close()
+
+
+def test_no_free_connection_can_be_tried_again():
+    with pytest.raises(CatalogUnavailable), translating("x"):
+        raise PoolTimeoutError
+
+
+def test_what_is_no_trouble_of_the_database_passes_as_it_is():
+    with pytest.raises(ProgrammingError), translating("x"):
+        raise ProgrammingError("SELECT", {}, Exception('relation "x" does not exist'))
+
+
+def test_a_database_that_is_not_there_has_to_be_made(postgres_url: str):
+    with pytest.raises(ConfigurationError, match="createdb"):
+        Catalog.open(postgres_url + "_absent")
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "c.db").write_bytes(b"x" * 4096)
+    with pytest.raises(ConfigurationError, match="not a database"):
+        Catalog.open(f"sqlite:///{tmp_path / 'c.db'}")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(ConfigurationError, match="write permission"):
+        Catalog.open(f"sqlite:///{tmp_path / 'file' / 'below' / 'c.db'}")
+
+
+def test_the_database_of_another_application_is_left_alone(url: str):
+    run(url, "CREATE TABLE alembic_version (version_num VARCHAR(32) PRIMARY KEY)")
+    run(url, "INSERT INTO alembic_version VALUES ('deadbeef')")
+    with pytest.raises(CatalogSchemaError, match="database of its own"):
         Catalog.open(url)
+    catalog = unchecked(url)
+    with pytest.raises(CatalogSchemaError, match="database of its own"):
+        catalog.upgrade()
+    catalog.close()
+
+
+def test_an_interrupted_first_opening_leaves_the_database_empty(url: str, monkeypatch):
+    real = command.upgrade
+
+    def interrupted(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cross_lora_core.catalog.schema.command.upgrade", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            Catalog.open(url)
+    with pytest.raises(CatalogSchemaError, match="catalog upgrade"):
+        Catalog.open(url, create=False)
+    catalog = Catalog.open(url)
+    with catalog.begin() as work:
+        assert a_base(work).id == 1
+    catalog.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite://",
+        "sqlite:///:memory:",
+        "sqlite:///file.db?timeout=abc",
+        "sqlite://user:s3cret@host/x",
+        "nonsense",
+        "mysql://user:s3cret@x/y",
+        "nosuchdialect://x",
+        "sqlite+aiosqlite:///file.db",
+        "postgresql+asyncpg://user:s3cret@127.0.0.1:9/none",
+        "postgresql+psycopg://user:s3cret@127.0.0.1:port/none",
+        "postgresql+psycopg://user:s3cret@127.0.0.1:99999/none",
+        "postgresql+psycopg://127.0.0.1:9/none?password=s3cret&no_such_option=1",
+        "postgresql+psycopg://127.0.0.1:9/none?password=s3cret&sslmode=wrong",
+    ],
+)
+def test_urls_that_cannot_be_used(url: str, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match="CROSS_LORA_CATALOG") as caught:
+        Catalog.open(url)
+    assert "s3cret" not in str(caught.value)
+    assert not list(tmp_path.iterdir())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
 
 from cross_lora_core.catalog import Catalog
-from cross_lora_core.errors import RecordConflict, RecordNotFound
+from cross_lora_core.errors import ConfigurationError, FinalError, RecordConflict, RecordNotFound
 from tests.support.rows import a_base, a_migration, a_result, an_adapter, an_item
 
 
@@ -203,18 +206,132 @@ def test_rows_that_are_not_there(catalog: Catalog):
                 question(7)
 
 
-def register_fleet(catalog: Catalog) -> None:
+def register_fleet(url: str, writer: int) -> None:
+    """Everyone's twenty adapters in an order of one's own, and one that nobody else has."""
+    catalog = Catalog.open(url)
+    names = [f"adapter-{number}" for number in range(20)]
+    random.Random(writer).shuffle(names)
     with catalog.begin() as work:
         base = a_base(work)
-        for number in range(20):
-            an_adapter(work, base, f"adapter-{number}")
+        for name in [*names, f"own-{writer}"]:
+            an_adapter(work, base, name)
+    catalog.close()
 
 
-def test_sixteen_writers_register_the_same_fleet(catalog: Catalog):
+def test_sixteen_writers_register_the_same_fleet(url: str):
     with ThreadPoolExecutor(16) as pool:
-        for future in [pool.submit(register_fleet, catalog) for _ in range(16)]:
+        for future in [pool.submit(register_fleet, url, writer) for writer in range(16)]:
             future.result(timeout=120)
+    catalog = Catalog.open(url)
     with catalog.begin() as work:
         (base,) = work.bases()
-        assert [one.name for one in work.adapters_on(base.id)] == sorted(f"adapter-{n}" for n in range(20))
-        assert len(work.adapters()) == 20
+        expected = [f"adapter-{number}" for number in range(20)] + [f"own-{writer}" for writer in range(16)]
+        assert [one.name for one in work.adapters_on(base.id)] == sorted(expected)
+        assert len(work.adapters()) == 36
+    catalog.close()
+
+
+def test_opposite_orders_do_not_deadlock(catalog: Catalog):
+    both_began = threading.Barrier(2)
+
+    def register(names: list[str]) -> None:
+        with catalog.begin() as work:
+            base = a_base(work)
+            for name in names:
+                an_adapter(work, base, name)
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both_began.wait(timeout=0.3)  # the second writer must not get this far
+
+    with catalog.begin() as work:
+        a_base(work)
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(register, names) for names in (["x", "y"], ["y", "x"])]:
+            future.result(timeout=60)
+    assert both_began.broken
+
+
+def test_readers_do_not_wait_for_a_writer(catalog: Catalog, url: str, monkeypatch):
+    monkeypatch.setattr("cross_lora_core.catalog.opening._BUSY_MILLISECONDS", 50)
+    other = Catalog.open(url)
+    with catalog.begin() as writer:
+        a_base(writer)
+        with other.begin() as reader:
+            assert reader.bases() == []
+    with other.begin() as reader:
+        assert [one.name for one in reader.bases()] == ["old"]
+    other.close()
+
+
+def test_a_writer_that_began_by_reading_sees_what_came_since(catalog: Catalog, url: str):
+    other = Catalog.open(url)
+    with catalog.begin() as work:
+        assert work.bases() == []
+        with other.begin() as second:
+            theirs = a_base(second)
+        assert a_base(work) == theirs
+        a_base(work, "mine")
+    with other.begin() as work:
+        assert [one.name for one in work.bases()] == ["mine", "old"]
+    other.close()
+
+
+def test_a_verdict_that_comes_back_is_the_latest_again(catalog: Catalog):
+    with catalog.begin() as work:
+        item = a_result(work, "migrated")
+    with catalog.begin() as work:
+        work.settle_item(item.id, status="failed", verdict="failed", reason="down", evidence={})
+    with catalog.begin() as work:
+        again = a_result(work, "migrated")
+        latest = work.verdict_of(item.id)
+        assert latest is not None
+        assert (again.verdict, latest.verdict) == ("migrated", "migrated")
+    with catalog.begin() as work:
+        assert a_result(work, "migrated") == again
+        assert work.verdict_of(item.id) == latest
+
+
+def test_a_migration_that_runs_again_has_not_finished(catalog: Catalog):
+    with catalog.begin() as work:
+        migration = a_migration(work, a_base(work))
+        work.finish_migration(migration, "finished")
+    with catalog.begin() as work:
+        a_migration(work, a_base(work))
+        found = work.migration_by_request("request")
+        assert found == work.migration(migration)
+        assert (found.status, found.finished_at) == ("running", None)
+        assert work.migration_by_request("unknown") is None
+
+
+def test_a_base_cannot_succeed_itself(catalog: Catalog):
+    with pytest.raises(RecordConflict, match="another base"), catalog.begin() as work:
+        a_base(work)
+        work.deprecate_base("old", on=None, successor="old")
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_undefined_numbers_are_no_evidence(catalog: Catalog, number: float):
+    measure = {"layer": 1, "role": "q", "source_layer": 2, "source_energy": None, "target_energy": None}
+    measure |= {"retained_energy": None, "source_norm": 1.0, "norm": number, "relative_norm": None}
+    with catalog.begin() as work:
+        item = a_result(work)
+        with pytest.raises(FinalError, match="finite numbers"):
+            work.add_evaluation("base", "", "rows", "float32", [1.0, number])
+        with pytest.raises(FinalError, match="norm"):
+            work.add_measures(item.id, [measure])
+        evidence = {"ratio": number, "parts": [(1.0, number)], "rows": 3}
+        work.settle_item(item.id, status="done", verdict="harmful", reason="", evidence=evidence)
+    with catalog.begin() as work:
+        latest = work.verdict_of(item.id)
+        assert latest is not None
+        assert latest.evidence == {"ratio": None, "parts": [[1.0, None]], "rows": 3}
+
+
+def test_what_one_database_would_cut_off_or_let_through_is_refused_by_both(catalog: Catalog):
+    with pytest.raises(ConfigurationError, match="at most 300 characters"), catalog.begin() as work:
+        an_adapter(work, a_base(work), "n" * 301)
+    with pytest.raises(FinalError, match="ck_migrations_status"), catalog.begin() as work:
+        work.finish_migration(a_migration(work, a_base(work)), "bogus")
+    with pytest.raises(FinalError, match=r"(?i)foreign key"), catalog.begin() as work:
+        an_adapter(work, a_base(work), base_id=99)
+    with catalog.begin() as work:
+        assert work.bases() == []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from tests.support.servers import free_port
 
 USER = "catalog"
 
@@ -21,10 +22,13 @@ def find_binary(name: str) -> str | None:
     return found or next((str(path) for path in candidates), None)
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+def why_not() -> str:
+    """What keeps a server from being started here; empty if nothing does."""
+    if find_binary("initdb") is None or find_binary("pg_ctl") is None:
+        return "no PostgreSQL binaries (initdb, pg_ctl) on this machine"
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        return "PostgreSQL does not run as root, and there is no setpriv to become another user"
+    return ""
 
 
 def _as_other_user() -> list[str]:
@@ -49,7 +53,8 @@ def running_postgres() -> Iterator[str]:
         options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
         log = str(folder / "log")
         start = [*wrap, control, "-D", str(data), "-l", log, "-w", "-o", options, "start"]
-        subprocess.run(start, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        started = subprocess.run(start, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder)
+        assert started.returncode == 0, Path(log).read_text()
         yield f"postgresql+psycopg://{USER}@127.0.0.1:{port}"
     finally:
         subprocess.run(
