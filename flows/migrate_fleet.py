@@ -51,8 +51,7 @@ class _ItemRun:
 
 
 def _run_name() -> str:
-    request = MigrationRequest.model_validate(runtime.flow_run.parameters["request"])
-    return f"{request.source} → {', '.join(request.targets)} ({request.method})"
+    return MigrationRequest.model_validate(runtime.flow_run.parameters["request"]).title
 
 
 @flow(name="migrate-fleet", flow_run_name=_run_name, persist_result=False)

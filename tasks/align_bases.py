@@ -29,7 +29,7 @@ __all__ = ["align_group"]
 
 @task(
     name="align",
-    task_run_name="align {source.name} → {target.base.name} layers {group.first}-{group.last}",
+    task_run_name="align {source.name} → {target.base.name} {group}",
     tags=["align"],
     **TASK_OPTIONS,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from prefect import task
+from prefect import get_run_logger, task
 
 from cross_lora_core.migration import BaseRef, FactorSpec, factorize_layers, factors_key, write_factors
 from cross_lora_core.models import LayerGroup
@@ -17,7 +17,7 @@ __all__ = ["factorize_group"]
 
 @task(
     name="factorize",
-    task_run_name="factorize {base.name} layers {group.first}-{group.last}",
+    task_run_name="factorize {base.name} {group}",
     tags=["factorize"],
     **TASK_OPTIONS,
 )
@@ -26,6 +26,7 @@ def factorize_group(base: BaseRef, group: LayerGroup, spec: FactorSpec) -> Store
     key = factors_key(base.digest, spec, group.first, group.last)
     found = open_stored().stat(key)
     if found is not None:
+        get_run_logger().info("found %s, factorized before", key)
         return found
     started = time.monotonic()
 
@@ -47,4 +48,5 @@ def factorize_group(base: BaseRef, group: LayerGroup, spec: FactorSpec) -> Store
             rank=spec.rank,
             seconds=time.monotonic() - started,
         )
+    get_run_logger().info("stored %s, %.1f MB, %.1f s", key, stored.size / 2**20, time.monotonic() - started)
     return stored

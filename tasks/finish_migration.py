@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect import task
+from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from cross_lora_core.migration import ItemOutcome, MigrationOutcome, path_segment
@@ -22,6 +22,9 @@ def finish_migration(prepared: PreparedMigration, outcomes: list[ItemOutcome]) -
         work.finish_migration(prepared.migration_id, "failed" if broken else "finished")
     report = gather_report(prepared.migration_id)
     path = write_report(report)
+    for one in outcomes:
+        get_run_logger().info("%s → %s: %s, %s", one.adapter, one.target, one.verdict, one.reason)
+    get_run_logger().info("report: %s", path)
     name = path_segment(prepared.plan.source.name).lower().replace(".", "-").replace("_", "-")
     create_markdown_artifact(
         render_markdown(report), key=f"migration-{name}", description="Verdicts of the fleet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from prefect import runtime, task
+from prefect import get_run_logger, runtime, task
 
 from cross_lora_core.catalog import ItemRecord, Work
 from cross_lora_core.migration import (
@@ -54,7 +54,7 @@ def plan_request(request: MigrationRequest) -> Plan:
     return make_plan(source, targets, candidates, spec, load_settings().group_bytes)
 
 
-@task(name="plan", task_run_name="plan {request.source} → {request.targets}", **TASK_OPTIONS)
+@task(name="plan", task_run_name="plan {request.title}", **TASK_OPTIONS)
 def plan_migration(request: MigrationRequest) -> PreparedMigration:
     """Plan, and write migration, adapters and items into the catalog; a repeated request finds its own."""
     plan = plan_request(request)
@@ -70,6 +70,12 @@ def plan_migration(request: MigrationRequest) -> PreparedMigration:
             flow_run=str(runtime.flow_run.id or ""),
         )
         items = tuple(_prepare(work, migration_id, source.id, planned) for planned in plan.items)
+    for item in items:
+        name, outcome = item.planned.adapter.name, item.outcome
+        became = (
+            f"{outcome.verdict}: {outcome.reason}" if outcome else f"{len(item.planned.landings)} modules"
+        )
+        get_run_logger().info("%s → %s: %s", name, item.planned.target.name, became)
     return PreparedMigration(migration_id, plan, items)
 
 

@@ -31,7 +31,7 @@ __all__ = ["project_group"]
 
 @task(
     name="project",
-    task_run_name="project {item.adapter.name} → {item.target.name} layers {group.first}-{group.last}",
+    task_run_name="project {item.adapter.name} → {item.target.name} {group}",
     tags=["project"],
     **TASK_OPTIONS,
 )

@@ -43,3 +43,11 @@ class MigrationRequest(BaseModel):
         None, description="JSON-lines file for adapters that have no evaluation file of their own"
     )
     requested_by: str | None = Field(None, description="Who or what asked; kept in the catalog")
+
+    @property
+    def title(self) -> str:
+        """Source, targets and method in a line; of folders and URLs the last part."""
+        source, *targets = (
+            text.rstrip("/").rpartition("/")[2] or text for text in (self.source, *self.targets)
+        )
+        return f"{source} → {', '.join(targets)} ({self.method})"

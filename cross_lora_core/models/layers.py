@@ -27,6 +27,9 @@ class LayerGroup:
     first: int
     last: int
 
+    def __str__(self) -> str:
+        return f"layer {self.first}" if self.first == self.last else f"layers {self.first}-{self.last}"
+
     @property
     def layers(self) -> range:
         """The layers of the group, in order."""
