@@ -65,6 +65,38 @@ def stop(process: subprocess.Popen, *, hard: bool = False, seconds: float = 20) 
         os.killpg(process.pid, signal.SIGKILL)
 
 
+def with_descendants(pid: int) -> list[int]:
+    """A process and all that it started, itself first; also those in sessions of their own."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it ended meanwhile
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            parents.setdefault(parent, []).append(int(path.parent.name))
+    found = [pid]
+    for one in found:
+        found += parents.get(one, [])
+    return found
+
+
+def kill_all(processes: Sequence[int], seconds: float = 20) -> None:
+    """SIGKILL in order, and return when none runs any more."""
+    for pid in processes:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + seconds
+    while any(map(is_running, processes)):
+        assert time.monotonic() < deadline, "a killed process still runs"
+        time.sleep(0.01)
+
+
+def is_running(pid: int) -> bool:
+    """Whether the process exists and is not merely waiting for its parent to ask how it ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 @contextmanager
 def running(
     command: Sequence[str],
