@@ -7,9 +7,10 @@ second time resumes or finds everything done.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
@@ -38,6 +39,7 @@ from tasks.validate_adapter import validate_adapter
 __all__ = ["migrate_fleet", "start_migration"]
 
 _Future = PrefectFuture[Any]
+_Job = TypeVar("_Job")
 _GroupFutures = dict[tuple[str, int], _Future]
 
 
@@ -107,8 +109,14 @@ def _submit_factors(plan: Plan, wanted: set[str]) -> _GroupFutures:
         (base.digest, group.index): _watched(
             "factorize", factorize_group.submit(base, group, plan.spec.factors)
         )
-        for base, group in dict.fromkeys(jobs)
+        for base, group in _from_anywhere(list(dict.fromkeys(jobs)))
     }
+
+
+def _from_anywhere(jobs: Sequence[_Job]) -> list[_Job]:
+    """The jobs from a random one on: two fleets that share them do not follow each other step by step."""
+    start = random.randrange(len(jobs)) if jobs else 0  # noqa: S311
+    return [*jobs[start:], *jobs[:start]]
 
 
 def _submit_alignments(plan: Plan, wanted: set[str], factors: _GroupFutures) -> _GroupFutures:

@@ -22,7 +22,8 @@ from cross_lora_core.migration import (
 from cross_lora_core.models import BaseModel, LayerGroup
 from cross_lora_core.storage import StoredObject
 from tasks.group_files import factor_reader
-from tasks.runtime import TASK_OPTIONS, open_ref, put_once, torch_device
+from tasks.runtime import TASK_OPTIONS, open_ref, torch_device
+from tasks.sharing import put_shared
 
 __all__ = ["align_group"]
 
@@ -48,7 +49,8 @@ def align_group(
         anchor = _anchor(bases, device) if spec.anchor == "tokens" else None
         write_alignments(path, align_landings(landings, ours, theirs, anchor))
 
-    return put_once(alignment_key(source, target.base, spec, group.first, group.last), write)
+    stored, _ = put_shared(alignment_key(source, target.base, spec, group.first, group.last), write)
+    return stored
 
 
 def _all_landings(

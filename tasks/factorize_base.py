@@ -10,7 +10,8 @@ from prefect import get_run_logger, task
 from cross_lora_core.migration import BaseRef, FactorSpec, factorize_layers, factors_key, write_factors
 from cross_lora_core.models import LayerGroup
 from cross_lora_core.storage import StoredObject
-from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored, put_once, torch_device
+from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, torch_device
+from tasks.sharing import put_shared
 
 __all__ = ["factorize_group"]
 
@@ -24,17 +25,14 @@ __all__ = ["factorize_group"]
 def factorize_group(base: BaseRef, group: LayerGroup, spec: FactorSpec) -> StoredObject:
     """Compute and store the truncated SVD of every weight of a layer group, or find it stored."""
     key = factors_key(base.digest, spec, group.first, group.last)
-    found = open_stored().stat(key)
-    if found is not None:
-        get_run_logger().info("found %s, factorized before", key)
-        return found
     started = time.monotonic()
 
     def write(path: Path) -> None:
         layers = range(group.first, group.last + 1)
         write_factors(path, factorize_layers(open_ref(base), layers, spec, torch_device()))
 
-    stored = put_once(key, write)
+    stored, computed = put_shared(key, write)
+    seconds = time.monotonic() - started if computed else None
     with open_catalog().begin() as work:
         work.add_factor_set(
             base_digest=base.digest,
@@ -46,7 +44,8 @@ def factorize_group(base: BaseRef, group: LayerGroup, spec: FactorSpec) -> Store
             sha256=stored.sha256,
             size_bytes=stored.size,
             rank=spec.rank,
-            seconds=time.monotonic() - started,
+            seconds=seconds,
         )
-    get_run_logger().info("stored %s, %.1f MB, %.1f s", key, stored.size / 2**20, time.monotonic() - started)
+    became = "found, factorized before" if seconds is None else f"stored after {seconds:.1f} s"
+    get_run_logger().info("%s: %s, %.1f MB", stored.key, became, stored.size / 2**20)
     return stored

@@ -14,6 +14,7 @@ __all__ = [
     "EvaluationRecord",
     "FactorSetRecord",
     "ItemRecord",
+    "LeaseRecord",
     "MeasureRecord",
     "MigrationRecord",
     "PromotionRecord",
@@ -44,7 +45,10 @@ class BaseRecord:
 
 @dataclass(frozen=True)
 class FactorSetRecord:
-    """Stored factors of layers `first_layer`..`last_layer` of a base."""
+    """Stored factors of layers `first_layer`..`last_layer` of a base.
+
+    `seconds` is None where whoever computed them was stopped before it noted its time.
+    """
 
     base_digest: str
     spec: str
@@ -55,7 +59,7 @@ class FactorSetRecord:
     sha256: str
     size_bytes: int
     rank: int
-    seconds: float
+    seconds: float | None
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,15 @@ class PromotionRecord:
     actor: str
     reason: str
     created_at: datetime
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """Who computes a shared result, and until when."""
+
+    name: str
+    holder: str
+    expires_at: datetime
 
 
 def record_of(kind: type[_Record], row: Table) -> _Record:

@@ -32,6 +32,7 @@ __all__ = [
     "EvaluationRow",
     "FactorSetRow",
     "ItemRow",
+    "LeaseRow",
     "MeasureRow",
     "MigrationRow",
     "PromotionRow",
@@ -121,7 +122,7 @@ class FactorSetRow(Table):
     sha256: Mapped[str] = mapped_column(String(64))
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     rank: Mapped[int]
-    seconds: Mapped[float]
+    seconds: Mapped[float | None]
 
 
 class AdapterRow(Table):
@@ -243,3 +244,14 @@ class PromotionRow(Table):
     action: Mapped[str] = mapped_column(String(20))
     actor: Mapped[str] = mapped_column(String(200))
     reason: Mapped[str] = mapped_column(Text)
+
+
+class LeaseRow(Table):
+    """Who computes a shared result now; free again when it expires or its row is gone."""
+
+    __tablename__ = "leases"
+    __table_args__ = (UniqueConstraint("name"),)
+
+    name: Mapped[str] = mapped_column(String(1000))
+    holder: Mapped[str] = mapped_column(String(300))
+    expires_at: Mapped[datetime] = mapped_column(UtcDateTime)

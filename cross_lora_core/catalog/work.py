@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from cross_lora_core.catalog.leasing import Leaser
 from cross_lora_core.catalog.promoting import Promoter
 from cross_lora_core.catalog.reading import RowT
 from cross_lora_core.catalog.records import AdapterRecord, BaseRecord, ItemRecord, record_of
@@ -32,7 +33,7 @@ from cross_lora_core.errors import RecordConflict, RecordNotFound
 __all__ = ["Work"]
 
 
-class Work(Promoter):
+class Work(Promoter, Leaser):
     """One unit of work: queries and changes that become visible together."""
 
     def add_base(
@@ -122,9 +123,11 @@ class Work(Promoter):
         return record_of(AdapterRecord, row)
 
     def add_factor_set(self, **values: Any) -> None:
-        """Register stored factors; columns as in `FactorSetRecord`."""
+        """Register stored factors; columns as in `FactorSetRecord`. A time unknown so far is filled in."""
         key = {name: values.pop(name) for name in ("base_digest", "spec", "first_layer", "last_layer")}
-        self._insert_or_find(FactorSetRow, key, values)
+        row = self._insert_or_find(FactorSetRow, key, values)
+        if row.seconds is None:
+            row.seconds = values["seconds"]
 
     def begin_migration(
         self,

@@ -13,7 +13,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from cross_lora_core.catalog import Catalog, unchecked
 from cross_lora_core.catalog.database_errors import translating
-from cross_lora_core.catalog.schema import head_revision
+from cross_lora_core.catalog.schema import _config, head_revision, known_revisions
 from cross_lora_core.catalog.tables import Table
 from cross_lora_core.errors import CatalogSchemaError, CatalogUnavailable, ConfigurationError
 from tests.support.rows import a_base
@@ -49,6 +49,31 @@ def test_another_schema_is_refused_with_what_to_do(
     )
     with pytest.raises(CatalogSchemaError, match=remedy):
         Catalog.open(url)
+
+
+def test_every_earlier_schema_is_brought_up_to_date_with_its_rows(url: str):
+    for revision in sorted(known_revisions()):
+        engine = create_engine(url)
+        with engine.begin() as connection:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+            context = MigrationContext.configure(connection)
+            assert context.get_current_revision() == revision
+            if revision == "0001":
+                row = "('b', 's', 0, 0, 1, 'k', 'x', 9, 8, 1.5, '2026-01-01')"
+                names = (
+                    "base_digest, spec, group_index, first_layer, last_layer, store_key, sha256, size_bytes"
+                )
+                insert = f"INSERT INTO factor_sets ({names}, rank, seconds, created_at) VALUES {row}"
+                connection.execute(text(insert))
+        engine.dispose()
+    catalog = Catalog.open(url)
+    with catalog.begin() as work:
+        (kept,) = work.factor_sets_of("b")
+        assert (kept.store_key, kept.seconds) == ("k", 1.5)
+    catalog.close()
+    test_tables_and_schema_versions_agree(catalog, url)
 
 
 def test_upgrade_makes_the_tables_and_is_harmless_again(url: str):

@@ -174,10 +174,11 @@ def test_factor_sets_are_kept_once(catalog: Catalog):
     values = {"base_digest": "b", "spec": "r8", "group_index": 0, "first_layer": 0, "last_layer": 3}
     values |= {"store_key": "k", "sha256": "s", "size_bytes": 2**40, "rank": 8, "seconds": 1.5}
     with catalog.begin() as work:
+        work.add_factor_set(**(values | {"seconds": None}))
         work.add_factor_set(**values)
-        work.add_factor_set(**values)
+        work.add_factor_set(**(values | {"seconds": 9.0}))
         (found,) = work.factor_sets_of("b")
-        assert found.size_bytes == 2**40
+        assert (found.size_bytes, found.seconds) == (2**40, 1.5)
 
 
 def test_an_error_undoes_the_whole_unit_of_work(catalog: Catalog):
