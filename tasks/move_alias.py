@@ -1,4 +1,10 @@
-"""Promote a result under an adapter's name, or return to the one before; both are audited."""
+"""Promote a result under an adapter's name, or return to the one before; both are audited.
+
+The catalog's row and the pointer object that servers read move together: the
+pointer is written while the catalog is this writer's alone, before the row
+becomes visible. If the process dies between the two, `settle_aliases` brings
+the pointer back to what the catalog says.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +12,11 @@ from dataclasses import asdict
 from typing import Any
 
 from cross_lora_core.catalog import BaseRecord, PromotionRecord, Work
-from cross_lora_core.errors import RecordNotFound
-from tasks.runtime import open_catalog
+from cross_lora_core.errors import ObjectCorrupted, RecordNotFound
+from cross_lora_core.migration import Alias, alias_key, read_alias
+from tasks.runtime import open_catalog, open_stored
 
-__all__ = ["promote_adapter", "rollback_adapter"]
+__all__ = ["promote_adapter", "rollback_adapter", "settle_aliases"]
 
 
 def promote_adapter(
@@ -42,6 +49,34 @@ def rollback_adapter(adapter: str, target: str, actor: str, reason: str) -> dict
         return _moved(work, work.rollback(base.id, adapter, actor=actor, reason=reason))
 
 
+def settle_aliases() -> list[str]:
+    """Write every pointer that differs from the catalog anew; returns the keys of those that did."""
+    with open_catalog().begin() as work:
+        moves = work.current_promotions()
+        aliases = {_key(work, one): _alias(work, one) for one in moves}
+    differing = [key for key, alias in aliases.items() if _pointed(key) != alias]
+    for key in differing:
+        _settle(aliases[key], key)
+    return differing
+
+
+def _settle(alias: Alias, key: str) -> None:
+    """Only if the row is still the current one: another writer may have moved on meanwhile."""
+    with open_catalog().begin() as work:
+        work.hold()
+        current = work.current_promotion(_target(work, alias.target_base).id, alias.adapter)
+        if current is not None and current.id == alias.promotion:
+            open_stored().put_pointer(key, alias.to_bytes())
+
+
+def _pointed(key: str) -> Alias | None:
+    data = open_stored().read_pointer(key)
+    try:
+        return None if data is None else read_alias(data, key)
+    except ObjectCorrupted:
+        return None
+
+
 def _target(work: Work, name: str) -> BaseRecord:
     record = work.base_named(name)
     if record is None:
@@ -51,4 +86,26 @@ def _target(work: Work, name: str) -> BaseRecord:
 
 
 def _moved(work: Work, record: PromotionRecord) -> dict[str, Any]:
-    return asdict(record) | {"output": work.item(record.item_id).output}
+    alias, key = _alias(work, record), _key(work, record)
+    open_stored().put_pointer(key, alias.to_bytes())
+    return asdict(record) | {"output": alias.output, "lora_name": alias.lora_name, "pointer": key}
+
+
+def _key(work: Work, record: PromotionRecord) -> str:
+    return alias_key(work.base(record.target_base_id).name, record.adapter_name)
+
+
+def _alias(work: Work, record: PromotionRecord) -> Alias:
+    item = work.item(record.item_id)
+    return Alias(
+        adapter=record.adapter_name,
+        target_base=work.base(record.target_base_id).name,
+        output=item.output or "",
+        sha256=item.output_sha256 or "",
+        verdict=item.verdict or "",
+        promotion=record.id,
+        action=record.action,
+        actor=record.actor,
+        reason=record.reason,
+        promoted_at=record.created_at.isoformat(timespec="seconds"),
+    )

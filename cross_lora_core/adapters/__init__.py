@@ -4,11 +4,13 @@ adapter = read_adapter("adapters/tickets")           # refuses what cannot be mo
 updates = updates_by_role(adapter, base).updates      # {(layer, role): LoraFactors}
 write_adapter(folder, target, moved)                  # one servable rank, the target's own name
 verify_adapter(folder, target)                        # N of N?
+serving_problems(folder, target)                      # would vLLM load it?
 """
 
 from cross_lora_core.adapters.checking import AdapterCheck, check_adapter
 from cross_lora_core.adapters.reading import Adapter, LoraModule, Unusable, read_adapter
 from cross_lora_core.adapters.roles import RoleUpdates, updates_by_role
+from cross_lora_core.adapters.serving import serving_problems
 from cross_lora_core.adapters.verifying import StructureReport, verify_adapter
 from cross_lora_core.adapters.writing import SERVABLE_RANKS, WrittenAdapter, servable_rank, write_adapter
 
@@ -24,6 +26,7 @@ __all__ = [
     "check_adapter",
     "read_adapter",
     "servable_rank",
+    "serving_problems",
     "updates_by_role",
     "verify_adapter",
     "write_adapter",

@@ -14,6 +14,10 @@ __all__ = ["Promoter"]
 class Promoter(Reader):
     """Promotions within one unit of work; the latest row is where an alias points."""
 
+    def hold(self) -> None:
+        """Wait for other writers now: what is read afterwards stays true until this unit of work ends."""
+        take_turn(self._session)
+
     def promote(self, item_id: int, *, actor: str, reason: str, accept: str | None = None) -> PromotionRecord:
         """Point an adapter's alias on a target at an item; promoting the current one changes nothing.
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from typing import TypeVar
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from cross_lora_core.catalog.records import (
@@ -194,6 +194,15 @@ class Reader:
     def current_promotion(self, target_id: int, adapter_name: str) -> PromotionRecord | None:
         """Where the alias of an adapter on a target points now."""
         return next(iter(self.history_of(target_id, adapter_name)), None)
+
+    def current_promotions(self) -> list[PromotionRecord]:
+        """Where every alias points now, by target and adapter."""
+        latest = select(func.max(PromotionRow.id)).group_by(
+            PromotionRow.target_base_id, PromotionRow.adapter_name
+        )
+        chosen = select(PromotionRow).where(PromotionRow.id.in_(latest))
+        order = (PromotionRow.target_base_id, PromotionRow.adapter_name)
+        return [record_of(PromotionRecord, row) for row in self._all(chosen.order_by(*order))]
 
     def history_of(self, target_id: int, adapter_name: str) -> list[PromotionRecord]:
         """Every move of an alias, the latest first."""

@@ -3,9 +3,11 @@
 request    what is asked                     resolve   names and folders to bases and adapters
 plan       what will land, what will not     estimate  what it will cost
 layers     factorize, align, project         files     their safetensors form
+alias      which version serves, as servers read it
 spec, keys what a stored result depends on
 """
 
+from cross_lora_core.migration.alias import Alias, read_alias
 from cross_lora_core.migration.estimate import Estimate, estimate_plan, item_output_bytes
 from cross_lora_core.migration.files import (
     GroupFile,
@@ -18,6 +20,7 @@ from cross_lora_core.migration.files import (
 )
 from cross_lora_core.migration.keys import (
     adapter_prefix,
+    alias_key,
     alignment_key,
     factors_key,
     path_segment,
@@ -56,6 +59,7 @@ __all__ = [
     "METHOD_NEEDS",
     "AdapterCandidate",
     "AdapterRef",
+    "Alias",
     "BaseRef",
     "Estimate",
     "FactorObject",
@@ -77,6 +81,7 @@ __all__ = [
     "Skipped",
     "TransferSpec",
     "adapter_prefix",
+    "alias_key",
     "align_landings",
     "alignment_key",
     "anchor_rows",
@@ -92,6 +97,7 @@ __all__ = [
     "path_segment",
     "project_landings",
     "projection_key",
+    "read_alias",
     "read_alignment",
     "read_factors",
     "read_projections",

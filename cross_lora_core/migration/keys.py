@@ -11,7 +11,15 @@ from typing import Protocol
 
 from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
 
-__all__ = ["BaseIdentity", "adapter_prefix", "alignment_key", "factors_key", "path_segment", "projection_key"]
+__all__ = [
+    "BaseIdentity",
+    "adapter_prefix",
+    "alias_key",
+    "alignment_key",
+    "factors_key",
+    "path_segment",
+    "projection_key",
+]
 
 
 class BaseIdentity(Protocol):
@@ -68,10 +76,21 @@ def adapter_prefix(
     """Folder of a migrated adapter: `adapters/{target_base}/{adapter}/{version}`.
 
     The version follows from the inputs, so the same migration meets its own
-    output. The layout is the one vLLM's S3 resolver reads.
+    output. The layout is the one vLLM's S3 resolver reads, `{base_model_name}/{lora_name}`, with the
+    organisation of a hub id as a folder of its own and `{adapter}/{version}` as the name of the LoRA.
     """
     version = content_digest([_transfer_digest(source, target, spec), adapter_digest, spec.digest])[:12]
-    return f"adapters/{path_segment(target.name)}/{path_segment(adapter_name)}/{version}"
+    return f"{_adapter_folder(target.name, adapter_name)}/{version}"
+
+
+def alias_key(target_name: str, adapter_name: str) -> str:
+    """Key of the pointer that says which version of an adapter serves on a target."""
+    return f"{_adapter_folder(target_name, adapter_name)}/latest.json"
+
+
+def _adapter_folder(target_name: str, adapter_name: str) -> str:
+    base = "/".join(path_segment(part) for part in target_name.split("/"))
+    return f"adapters/{base}/{path_segment(adapter_name)}"
 
 
 def _transfer_digest(source: BaseIdentity, target: BaseIdentity, spec: TransferSpec) -> str:

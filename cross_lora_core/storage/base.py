@@ -3,6 +3,7 @@
 - `put` is put-if-absent: the same bytes again are fine, other bytes raise ObjectExists.
 - An object is visible whole or not at all; an interrupted write leaves nothing.
 - Its sha256 is kept beside it and verified whenever it is read whole.
+- A pointer is the one thing that changes: small, replaced whole, so that a reader sees the old or the new.
 """
 
 from __future__ import annotations
@@ -148,6 +149,19 @@ class Store(ABC):
     @abstractmethod
     def folder_url(self, prefix: str) -> str:
         """What a reader of the folder is told: a local path, or an s3:// URL."""
+
+    @abstractmethod
+    def put_pointer(self, key: str, data: bytes) -> None:
+        """Store or replace a pointer; a reader meanwhile sees the old bytes or the new ones, whole.
+
+        Raises:
+            StoreRefused: no permission, no space, no bucket.
+            StoreUnavailable: the store did not answer.
+        """
+
+    @abstractmethod
+    def read_pointer(self, key: str) -> bytes | None:
+        """The pointer's bytes, or None where there is none."""
 
     def get(self, key: str) -> bytes:
         """The object's verified bytes; raises like `fetch`."""

@@ -184,6 +184,24 @@ class LocalStore(Store):
         staged.rename(target)
         sync_folder(target.parent)
 
+    def put_pointer(self, key: str, data: bytes) -> None:
+        """See `Store.put_pointer`; by one rename."""
+        target = self.root / check_key(key)
+        with refusing(target), self._staged() as staged:
+            _write(staged, data)
+            make_folder(target.parent)
+            staged.replace(target)
+            sync_folder(target.parent)
+
+    def read_pointer(self, key: str) -> bytes | None:
+        """See `Store.read_pointer`."""
+        target = self.root / check_key(key)
+        try:
+            with refusing(target):
+                return target.read_bytes()
+        except FileNotFoundError:
+            return None
+
     def folder_url(self, prefix: str) -> str:
         """The folder's path."""
         return str(self.root / check_key(prefix))

@@ -118,12 +118,13 @@ class S3Store(Store):
             with data.open("rb") as file:
                 self._send_whole(wanted, file)
 
-    def _send_whole(self, wanted: StoredObject, body: bytes | IO[bytes]) -> None:
+    def _send_whole(self, wanted: StoredObject, body: bytes | IO[bytes], *, replace: bool = False) -> None:
+        condition: dict[str, Any] = {} if replace else {"IfNoneMatch": "*"}
         self._client.put_object(
+            **condition,
             Bucket=self.bucket,
             Key=self._full(wanted.key),
             Body=body,
-            IfNoneMatch="*",
             ChecksumSHA256=base64.b64encode(bytes.fromhex(wanted.sha256)).decode(),
             Metadata={"sha256": wanted.sha256},
         )
@@ -236,6 +237,21 @@ class S3Store(Store):
                 f"{self._place}/{prefix}",
                 "If no other migration is writing it, delete what is there and run the command again.",
             )
+
+    def put_pointer(self, key: str, data: bytes) -> None:
+        """See `Store.put_pointer`; one PUT."""
+        wanted = StoredObject(check_key(key), *sha256_of(data))
+        with self._translating(key):
+            self._send_whole(wanted, data, replace=True)
+
+    def read_pointer(self, key: str) -> bytes | None:
+        """See `Store.read_pointer`."""
+        try:
+            with self._translating(key):
+                found = self._client.get_object(Bucket=self.bucket, Key=self._full(check_key(key)))
+                return found["Body"].read()
+        except ObjectNotFound:
+            return None
 
     def folder_url(self, prefix: str) -> str:
         """The folder's s3:// URL."""

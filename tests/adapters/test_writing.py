@@ -21,24 +21,11 @@ from cross_lora_core.adapters import (
 )
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.errors import AdapterRefused, ConfigurationError
-from cross_lora_core.models import BaseModel, Role, open_base
+from cross_lora_core.models import Role, open_base
+from tests.support.fleets import some_updates
 from tests.support.oracle import dense, truncated
 from tests.support.pico_models import PICO_FAMILIES
-from tests.support.spectra import random_update
 from tests.support.tolerances import assert_close
-
-
-def some_updates(
-    base: BaseModel, roles: tuple[Role, ...] | None = None, rank: int = 3
-) -> dict[tuple[int, Role], LoraFactors]:
-    result = {}
-    for spec in base.linears():
-        if roles is None or spec.role in roles:
-            drawn = random_update(spec.d_out, spec.d_in, rank, spec.layer * 10 + len(result), scaling=0.3)
-            result[spec.layer, spec.role] = LoraFactors(
-                drawn.lora_A.float(), drawn.lora_B.float(), drawn.scaling
-            )
-    return result
 
 
 def loaded_deltas(location: Path, folder: Path) -> dict[str, torch.Tensor]:

@@ -11,6 +11,10 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from cross_lora_core.algebra import LoraFactors
+from cross_lora_core.models import BaseModel, Role
+from tests.support.spectra import random_update
+
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 SENTENCES = (
     "the cat sat on the mat",
@@ -63,3 +67,17 @@ def poison(folder: Path) -> Path:
     tensors[first][0, 0] = float("nan")
     save_file(tensors, file, metadata={"format": "pt"})
     return folder
+
+
+def some_updates(
+    base: BaseModel, roles: tuple[Role, ...] | None = None, rank: int = 3
+) -> dict[tuple[int, Role], LoraFactors]:
+    """Random updates of a base's modules; by default of all."""
+    result = {}
+    for spec in base.linears():
+        if roles is None or spec.role in roles:
+            drawn = random_update(spec.d_out, spec.d_in, rank, spec.layer * 10 + len(result), scaling=0.3)
+            result[spec.layer, spec.role] = LoraFactors(
+                drawn.lora_A.float(), drawn.lora_B.float(), drawn.scaling
+            )
+    return result

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,31 @@ class StoreContract:
         with pytest.raises(ConfigurationError):
             store.put_folder("f", a_folder(tmp_path, *names))
         assert list(store.list()) == []
+
+    def test_a_pointer_is_replaced(self, store: Store) -> None:
+        assert store.read_pointer("adapters/x/latest.json") is None
+        for data in (b"first", b"second", b"second"):
+            store.put_pointer("adapters/x/latest.json", data)
+            assert store.read_pointer("adapters/x/latest.json") == data
+        assert list(store.list("adapters/x/")) == ["adapters/x/latest.json"]
+        with pytest.raises(ConfigurationError):
+            store.put_pointer("../latest.json", b"x")
+
+    def test_a_pointer_is_never_seen_half_written(self, store: Store) -> None:
+        contents = [letter * 20_000 for letter in (b"a", b"b")]
+        store.put_pointer("latest", contents[0])
+        done = threading.Event()
+
+        def write() -> None:
+            for turn in range(40):
+                store.put_pointer("latest", contents[turn % 2])
+            done.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            writing = pool.submit(write)
+            while not done.is_set() and not writing.done():
+                assert store.read_pointer("latest") in contents
+            writing.result()
 
     def test_it_travels_by_pickle_and_by_url(self, store: Store) -> None:
         put = store.put("k", b"one")
