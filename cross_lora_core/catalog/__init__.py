@@ -12,6 +12,7 @@ from cross_lora_core.catalog.opening import Catalog, unchecked
 from cross_lora_core.catalog.records import (
     AdapterRecord,
     BaseRecord,
+    DeliveryRecord,
     EvaluationRecord,
     FactorSetRecord,
     ItemRecord,
@@ -19,6 +20,7 @@ from cross_lora_core.catalog.records import (
     MeasureRecord,
     MigrationRecord,
     PromotionRecord,
+    StartRecord,
     VerdictRecord,
 )
 from cross_lora_core.catalog.work import Work
@@ -27,6 +29,7 @@ __all__ = [
     "AdapterRecord",
     "BaseRecord",
     "Catalog",
+    "DeliveryRecord",
     "EvaluationRecord",
     "FactorSetRecord",
     "ItemRecord",
@@ -34,6 +37,7 @@ __all__ = [
     "MeasureRecord",
     "MigrationRecord",
     "PromotionRecord",
+    "StartRecord",
     "VerdictRecord",
     "Work",
     "unchecked",

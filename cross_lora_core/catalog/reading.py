@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
@@ -109,6 +109,26 @@ class Reader:
         )
         moved = set(self._session.scalars(done))
         return [one for one in self.adapters_on(base_id) if one.id not in moved]
+
+    def unsettled_adapters(
+        self, base_id: int, target_id: int, spec: Mapping[str, Any]
+    ) -> list[AdapterRecord]:
+        """Adapters on a base that somebody still has to move to a target.
+
+        Settled is what was done or refused with this spec, whatever the verdict, and what has a
+        promotable result of any spec. Failed and new adapters are left.
+
+        Args:
+            base_id: of the base they are on.
+            target_id: of its successor.
+            spec: as migrations keep it.
+        """
+        tried = select(ItemRow.adapter_id, MigrationRow.spec).join(
+            MigrationRow, ItemRow.migration_id == MigrationRow.id
+        )
+        settled = tried.where(ItemRow.target_base_id == target_id, ItemRow.status.in_(("done", "refused")))
+        found = {adapter for adapter, used in self._session.execute(settled) if used == dict(spec)}
+        return [one for one in self.unmigrated_adapters(base_id, target_id) if one.id not in found]
 
     # migrations
 

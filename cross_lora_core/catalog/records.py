@@ -11,6 +11,7 @@ from cross_lora_core.catalog.tables import Table
 __all__ = [
     "AdapterRecord",
     "BaseRecord",
+    "DeliveryRecord",
     "EvaluationRecord",
     "FactorSetRecord",
     "ItemRecord",
@@ -18,6 +19,7 @@ __all__ = [
     "MeasureRecord",
     "MigrationRecord",
     "PromotionRecord",
+    "StartRecord",
     "VerdictRecord",
     "record_of",
 ]
@@ -178,6 +180,47 @@ class LeaseRecord:
     name: str
     holder: str
     expires_at: datetime
+
+
+@dataclass(frozen=True)
+class StartRecord:
+    """One time that adapters of a deprecated base were sent to its successor.
+
+    Attributes:
+        number: counts the starts of this pair of bases.
+        key: idempotency key of the flow run.
+        request: the migration request, as JSON.
+        flow_run: Prefect's id, None until it is known.
+        ended_at: None while it is open.
+    """
+
+    id: int
+    source_base_id: int
+    target_base_id: int
+    number: int
+    key: str
+    request: dict[str, Any]
+    flow_run: str | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True)
+class DeliveryRecord:
+    """One webhook delivery; `state` is received, started, ignored or failed.
+
+    `base_name` is None where the configuration maps the event to nothing.
+    """
+
+    id: int
+    sender: str
+    delivery: str
+    summary: str
+    base_name: str | None
+    successor_name: str | None
+    state: str
+    reason: str
+    flow_run: str | None
+    created_at: datetime
 
 
 def record_of(kind: type[_Record], row: Table) -> _Record:

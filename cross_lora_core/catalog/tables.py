@@ -29,6 +29,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 __all__ = [
     "AdapterRow",
     "BaseRow",
+    "DeliveryRow",
     "EvaluationRow",
     "FactorSetRow",
     "ItemRow",
@@ -36,6 +37,7 @@ __all__ = [
     "MeasureRow",
     "MigrationRow",
     "PromotionRow",
+    "StartRow",
     "Table",
     "VerdictRow",
 ]
@@ -52,6 +54,7 @@ VERDICTS = ("copied", "migrated", "no_effect", "harmful", "unverified", "refused
 BASE_STATUSES = ("active", "deprecated", "retired")
 MIGRATION_STATUSES = ("planned", "running", "finished", "failed")
 ITEM_STATUSES = ("planned", "done", "failed", "refused")
+DELIVERY_STATES = ("received", "started", "ignored", "failed")
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -255,3 +258,34 @@ class LeaseRow(Table):
     name: Mapped[str] = mapped_column(String(1000))
     holder: Mapped[str] = mapped_column(String(300))
     expires_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class StartRow(Table):
+    """One time that adapters of a deprecated base were sent to its successor; a pair has one open at most."""
+
+    __tablename__ = "starts"
+    __table_args__ = (UniqueConstraint("source_base_id", "target_base_id", "number"),)
+
+    source_base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"))
+    target_base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"))
+    number: Mapped[int]
+    key: Mapped[str] = mapped_column(String(64))
+    request: Mapped[dict[str, Any]] = mapped_column(_Json)
+    flow_run: Mapped[str | None] = mapped_column(String(100))
+    ended_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+class DeliveryRow(Table):
+    """One webhook delivery of a registry, and how far what it asks for has come."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (UniqueConstraint("sender", "delivery"), _one_of("state", DELIVERY_STATES))
+
+    sender: Mapped[str] = mapped_column(String(20))
+    delivery: Mapped[str] = mapped_column(String(200))
+    summary: Mapped[str] = mapped_column(Text)
+    base_name: Mapped[str | None] = mapped_column(String(300))
+    successor_name: Mapped[str | None] = mapped_column(String(300))
+    state: Mapped[str] = mapped_column(String(20), index=True)
+    reason: Mapped[str] = mapped_column(Text, default="")
+    flow_run: Mapped[str | None] = mapped_column(String(100))

@@ -14,7 +14,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from cross_lora_core.catalog.leasing import Leaser
 from cross_lora_core.catalog.promoting import Promoter
 from cross_lora_core.catalog.reading import RowT
+from cross_lora_core.catalog.receiving import Receiver
 from cross_lora_core.catalog.records import AdapterRecord, BaseRecord, ItemRecord, record_of
+from cross_lora_core.catalog.starting import Starter
 from cross_lora_core.catalog.tables import (
     AdapterRow,
     BaseRow,
@@ -33,7 +35,7 @@ from cross_lora_core.errors import RecordConflict, RecordNotFound
 __all__ = ["Work"]
 
 
-class Work(Promoter, Leaser):
+class Work(Promoter, Leaser, Starter, Receiver):
     """One unit of work: queries and changes that become visible together."""
 
     def add_base(
