@@ -1,0 +1,18 @@
+-- What the application's role may do. Run by `cross_lora_owner` after every `cross-lora catalog upgrade`;
+-- running it again changes nothing. A table that is not named here can be read by nobody but the owner.
+BEGIN;
+
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM cross_lora_app;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM cross_lora_app;
+GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO cross_lora_app;
+
+-- Which schema this is: read only.
+GRANT SELECT ON alembic_version TO cross_lora_app;
+
+-- Rows that change while the work goes on. Nothing is ever deleted.
+GRANT SELECT, INSERT, UPDATE ON bases, adapters, migrations, items, verdicts TO cross_lora_app;
+
+-- Measurements and the audit trail of promotions: written once, never changed.
+GRANT SELECT, INSERT ON factor_sets, measures, evaluations, promotions TO cross_lora_app;
+
+COMMIT;
