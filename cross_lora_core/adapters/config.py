@@ -14,10 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cross_lora_core.adapters.patterns import runaway_pattern
 from cross_lora_core.errors import AdapterRefused
 
 __all__ = ["AdapterConfig", "named_base", "read_config"]
 
+_LARGEST_RANK = 2**20
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _REFUSED = {
     "use_dora": "DoRA rescales each column by a magnitude vector that depends on the source weights",
@@ -29,13 +31,14 @@ _REFUSED = {
     "kasa_config": "KaSA adds learned singular values and changes the base",
     "monteclora_config": "MonteCLoRA samples its factors",
     "layer_replication": "the base was deepened by copying layers",
+    "megatron_config": "PEFT would import whatever module the config names",
     "target_parameters": "the update sits on bare parameters of experts",
 }
 _HARMLESS = frozenset({
     "alpha_pattern", "auto_mapping", "base_model_name_or_path", "bias", "corda_config",
     "ensure_weight_tying", "eva_config", "exclude_modules", "fan_in_fan_out", "inference_mode",
     "init_lora_weights", "layers_pattern", "layers_to_transform", "loftq_config", "lora_alpha",
-    "lora_dropout", "lora_ga_config", "megatron_config", "megatron_core", "modules_to_save",
+    "lora_dropout", "lora_ga_config", "megatron_core", "modules_to_save",
     "peft_type", "peft_version", "qalora_group_size", "r", "rank_pattern", "revision", "runtime_config",
     "target_modules", "task_type", "trainable_token_indices", "use_rslora", "velora_config",
 })  # fmt: skip
@@ -94,23 +97,38 @@ def read_config(folder: Path) -> AdapterConfig:
     raw = _load(file)
     _refuse_other_types(raw, file)
     _refuse_features(raw, file)
+    _refuse_patterns(raw, file)
     try:
         return AdapterConfig(
             base_name=raw.get("base_model_name_or_path") or None,
             revision=raw.get("revision") or None,
-            rank=int(raw["r"]),
-            alpha=float(raw["lora_alpha"]),
+            rank=_rank(raw["r"]),
+            alpha=_alpha(raw["lora_alpha"]),
             rslora=bool(raw.get("use_rslora")),
-            rank_pattern=dict(raw.get("rank_pattern") or {}),
-            alpha_pattern=dict(raw.get("alpha_pattern") or {}),
+            rank_pattern={key: _rank(value) for key, value in dict(raw.get("rank_pattern") or {}).items()},
+            alpha_pattern={key: _alpha(value) for key, value in dict(raw.get("alpha_pattern") or {}).items()},
             saved_modules=tuple(raw.get("modules_to_save") or ()),
             token_indices=bool(raw.get("trainable_token_indices")),
             notes=_notes(raw),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterRefused(
             "numbers for r and lora_alpha", f"{error!r}", str(file), "Save the adapter again with PEFT."
         ) from error
+
+
+def _rank(value: Any) -> int:
+    rank = int(value)
+    if not 0 < rank < _LARGEST_RANK:
+        raise ValueError(f"rank {rank}")
+    return rank
+
+
+def _alpha(value: Any) -> float:
+    alpha = float(value)
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha {alpha}")
+    return alpha
 
 
 def named_base(folder: Path) -> str | None:
@@ -127,7 +145,7 @@ def _load(file: Path) -> dict[str, Any]:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise AdapterRefused("adapter_config.json", "no such file", str(file.parent), remedy) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise AdapterRefused("a readable adapter_config.json", str(error), str(file), remedy) from error
     if not isinstance(raw, dict):
         raise AdapterRefused("a JSON object", type(raw).__name__, str(file), remedy)
@@ -160,6 +178,17 @@ def _refuse_features(raw: Mapping[str, Any], file: Path) -> None:
             "; ".join(reasons),
             str(file),
             "Convert the adapter to a plain LoRA with PEFT first (merge it, then extract the difference).",
+        )
+
+
+def _refuse_patterns(raw: Mapping[str, Any], file: Path) -> None:
+    found = runaway_pattern(raw)
+    if found is not None:
+        raise AdapterRefused(
+            "patterns of module names without repeated groups",
+            repr(found[:80]),
+            str(file),
+            "Name the modules plainly in the config.",
         )
 
 

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from cross_lora_core.adapters.config import AdapterConfig, read_config
+from cross_lora_core.adapters.patterns import LONGEST_NAME
 from cross_lora_core.adapters.weights import parse_name, read_tensors
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.errors import AdapterRefused
 
 __all__ = ["Adapter", "LoraModule", "Unusable", "read_adapter"]
+
+_READABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +103,8 @@ def read_adapter(location: str | Path, *, name: str | None = None) -> Adapter:
 
 
 def _refuse_nonfinite(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    bad = sorted(name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
+    readable = {name: tensor for name, tensor in tensors.items() if tensor.dtype in _READABLE}
+    bad = sorted(name for name, tensor in readable.items() if not bool(torch.isfinite(tensor).all()))
     if bad:
         raise AdapterRefused(
             "finite numbers in every tensor",
@@ -127,8 +131,7 @@ def _sort(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, dict[s
 
 
 def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folder: Path) -> LoraModule:
-    if set(sides) != {"A", "B"}:
-        raise _broken("lora_A and lora_B of every module", f"only lora_{next(iter(sides))} of {path}", folder)
+    _check_sides(path, sides, folder)
     lora_A, lora_B = sides["A"].float(), sides["B"].float()
     if lora_A.ndim != 2 or lora_B.ndim != 2 or lora_A.shape[0] != lora_B.shape[1]:
         shapes = f"{list(lora_A.shape)} and {list(lora_B.shape)} at {path}"
@@ -137,6 +140,16 @@ def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folde
     if rank != config.rank_of(path):
         raise _broken(f"rank {config.rank_of(path)} at {path}, as the config says", f"rank {rank}", folder)
     return LoraModule(path, LoraFactors(lora_A, lora_B, config.scaling_of(path, rank)))
+
+
+def _check_sides(path: str, sides: Mapping[str, Tensor], folder: Path) -> None:
+    if set(sides) != {"A", "B"}:
+        raise _broken("lora_A and lora_B of every module", f"only lora_{next(iter(sides))} of {path}", folder)
+    if len(path) > LONGEST_NAME:
+        raise _broken(f"module names of at most {LONGEST_NAME} characters", f"{path[:40]}…", folder)
+    odd = next((side.dtype for side in sides.values() if side.dtype not in _READABLE), None)
+    if odd is not None:
+        raise _broken("factors in fp16, bf16, fp32 or fp64", f"{odd} at {path}", folder)
 
 
 def _broken(expected: str, got: str, folder: Path) -> AdapterRefused:

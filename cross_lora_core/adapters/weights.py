@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,9 +66,17 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
 def _read_legacy(file: Path) -> dict[str, Tensor]:
     try:
         loaded = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a spoiled pickle can raise any of them
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise AdapterRefused("a file of tensors only", reason, str(file), _REMEDY) from error
-    if not isinstance(loaded, dict) or not all(isinstance(one, Tensor) for one in loaded.values()):
-        raise AdapterRefused("a dictionary of tensors", type(loaded).__name__, str(file), _REMEDY)
+    if not isinstance(loaded, dict) or not all(_is_plain(*one) for one in loaded.items()):
+        got = f"a {type(loaded).__name__} with something else in it"
+        raise AdapterRefused("a dictionary of names and plain tensors", got, str(file), _REMEDY)
     return loaded
+
+
+def _is_plain(name: object, tensor: object) -> bool:
+    """A dense tensor whose numbers are all in the file: a few bytes could stand for petabytes otherwise."""
+    if not isinstance(name, str) or not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()

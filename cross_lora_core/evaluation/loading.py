@@ -49,9 +49,11 @@ class LoadedBase:
     """
 
     def __init__(self, location: Path, dtype: torch.dtype, device: torch.device) -> None:
-        self.tokenizer: Any = AutoTokenizer.from_pretrained(location, local_files_only=True)
+        # said, not left out: transformers would otherwise ask the person at the terminal
+        local: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(location, **local)
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            location, dtype=dtype, local_files_only=True, use_safetensors=True
+            location, dtype=dtype, use_safetensors=True, **local
         )
         self._plain = loaded.to(device).eval()
         self.model: Any = self._plain

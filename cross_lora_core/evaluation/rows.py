@@ -43,7 +43,7 @@ def read_rows(path: str | Path) -> tuple[EvaluationRow, ...]:
 def _row(line: str, where: str) -> EvaluationRow:
     try:
         raw: Any = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError("a JSON object", str(error), where, _FORM) from error
     if not isinstance(raw, dict):
         raise ConfigurationError("a JSON object", type(raw).__name__, where, _FORM)

@@ -139,7 +139,7 @@ def _read_index(path: Path) -> dict[str, str]:
     try:
         weight_map = json.loads(path.read_bytes())["weight_map"]
         plain = all(Path(shard).name == shard for shard in weight_map.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"{type(error).__name__}: {error}") from error
     if not plain:
         raise BaseModelError("shard names without a folder", "a path", str(path), "Download the index again.")
@@ -158,7 +158,7 @@ def _read_header(path: Path) -> list[StoredTensor]:
         tensors = _parse_header(path, header, LENGTH_BYTES + length)
     except FileNotFoundError as error:
         raise _missing_shard(path) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise _damaged(path, f"an unreadable header ({type(error).__name__}: {error})") from error
     promised = max((tensor.stop for tensor in tensors), default=0)
     if promised > size:

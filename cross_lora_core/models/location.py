@@ -78,18 +78,19 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of a base whose weights are plain numbers.
 
     Raises:
-        BaseModelError: there is none, it is damaged, or the base is quantised.
+        BaseModelError: there is none, it is damaged, the base is quantised, or it would fetch code.
     """
     path = folder / "config.json"
     try:
         config = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise _no_config(folder) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _bad_config(path, str(error)) from error
     if not isinstance(config, dict):
         raise _bad_config(path, f"a JSON {type(config).__name__}")
     _refuse_quantised(config, path)
+    _refuse_kernels(config, path)
     return config
 
 
@@ -101,6 +102,19 @@ def _refuse_quantised(config: dict[str, Any], path: Path) -> None:
             f"quantization_config with method {found.get('quant_method', 'unknown')}",
             str(path),
             "Give the unquantised checkpoint of this base; the adapter also serves its quantised form.",
+        )
+
+
+def _refuse_kernels(config: dict[str, Any], path: Path) -> None:
+    """An attention named like a repository would be downloaded from the hub and run."""
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    named = [part.get(name) for part in parts for name in ("attn_implementation", "_attn_implementation")]
+    if any("/" in str(one) for one in named if one):
+        raise BaseModelError(
+            "an attention implementation that transformers has",
+            "one from a repository",
+            str(path),
+            "Remove attn_implementation from config.json; it is no part of the model.",
         )
 
 

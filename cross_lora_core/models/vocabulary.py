@@ -83,7 +83,7 @@ def _load(path: Path) -> dict[str, Any]:
             str(path.parent),
             "Download it with the base, or let AutoTokenizer save_pretrained it into the folder.",
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _unusable(path, f"{type(error).__name__}: {error}") from error
     if not isinstance(description, dict):
         raise _unusable(path, type(description).__name__)
