@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from moto import mock_aws, settings
 
 from cross_lora_core.errors import StoreRefused
+from cross_lora_core.migration import alias_key
 from cross_lora_core.storage import S3Store
 from cross_lora_core.storage import s3 as s3_module
 from tests.support.store_contract import a_folder
@@ -99,6 +101,9 @@ def work_of_a_worker(store: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert store.read_range("factors/a", 1, 3) == b"yt"
     assert list(store.list("factors/")) == ["factors/a", "factors/large"]
     store.put_folder("adapters/t/a/1", a_folder(tmp_path, "adapter_config.json", "m"))
+    for data in (b"first", b"second"):
+        store.put_pointer(alias_key("org/new", "a"), data)
+    assert store.read_pointer(alias_key("org/new", "a")) == b"second"
     interrupt_an_upload(store, large, monkeypatch)
 
 
