@@ -179,6 +179,16 @@ def test_an_operator_removes_a_spoiled_object_and_writes_none(cloud, tmp_path) -
         operator.put("factors/a", b"x")
 
 
+def test_only_pointers_may_be_overwritten() -> None:
+    """Nothing here enforces a bucket policy: what it exempts is compared with the keys that are written."""
+    (deny,) = [one for one in policy("bucket_policy")["Statement"] if one["Sid"] == "DenyOverwriting"]
+    exempt = deny["NotResource"].removeprefix(f"arn:aws:s3:::{BUCKET}/")
+    for base in ("new", "org/new"):
+        assert fnmatchcase(f"{PREFIX}/{alias_key(base, 'tickets')}", exempt)
+    for key in ("factors/x/layers-000-001.safetensors", "adapters/new/a/1/adapter_config.json"):
+        assert not fnmatchcase(f"{PREFIX}/{key}", exempt)
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in IAM.glob("*.json") if path.stem != "lifecycle"))
 def test_no_policy_allows_more_than_it_names(name: str) -> None:
     for statement in policy(name)["Statement"]:
