@@ -6,6 +6,8 @@ that `--help` answers at once.
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from flows.commands import adapter, base, catalog, migration, promotion
@@ -35,7 +37,8 @@ app.command("rollback")(promotion.rollback)
 
 
 def main() -> None:
-    """Entry point of the `cross-lora` script."""
+    """Entry point of the `cross-lora` script. Prefect's usage data is not sent unless the user wants it."""
+    os.environ.setdefault("DO_NOT_TRACK", "1")
     app()
 
 
