@@ -5,9 +5,33 @@ reference = store.put("factors/…/layers-000-005.safetensors", path)   # put-if
 path = store.fetch(reference.key)                                      # verified
 """
 
+from typing import TYPE_CHECKING, Any
+
 from cross_lora_core.storage.base import Store, StoredObject, check_key, sha256_of
 from cross_lora_core.storage.local import LocalStore
 from cross_lora_core.storage.opening import open_store
-from cross_lora_core.storage.s3 import S3Store
+from cross_lora_core.storage.s3_location import S3Location, S3Options
 
-__all__ = ["LocalStore", "S3Store", "Store", "StoredObject", "check_key", "open_store", "sha256_of"]
+if TYPE_CHECKING:
+    from cross_lora_core.storage.s3 import S3Store
+
+__all__ = [
+    "LocalStore",
+    "S3Location",
+    "S3Options",
+    "S3Store",
+    "Store",
+    "StoredObject",
+    "check_key",
+    "open_store",
+    "sha256_of",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """S3Store when it is first asked for: who keeps everything in folders needs no boto3."""
+    if name != "S3Store":
+        raise AttributeError(name)
+    from cross_lora_core.storage.s3 import S3Store
+
+    return S3Store

@@ -67,7 +67,7 @@ class ReadCache:
 
     def _make_room(self, size: int) -> None:
         entries = []
-        for path in self.folder.glob("[0-9a-f]*"):
+        for path in self.folder.glob("[0-9a-f]" * 64):
             try:
                 found = path.stat()
             except FileNotFoundError:

@@ -13,14 +13,12 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from typing import IO, Any
 
-import boto3
-from botocore.config import Config
+from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
-from cross_lora_core.errors import ConfigurationError, ObjectExists, ObjectNotFound, StoreUnavailable
+from cross_lora_core.errors import ObjectCorrupted, ObjectExists, ObjectNotFound, StoreUnavailable
 from cross_lora_core.storage.base import (
     UNKNOWN,
     Store,
@@ -34,16 +32,14 @@ from cross_lora_core.storage.base import (
     verify,
 )
 from cross_lora_core.storage.cache import ReadCache, default_cache
+from cross_lora_core.storage.s3_client import connect
 from cross_lora_core.storage.s3_errors import AlreadyThere, translating
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from cross_lora_core.storage.s3_location import S3Location, S3Options
+from cross_lora_core.storage.s3_reading import read_pieces
 
 __all__ = ["S3Store"]
 
 _PART = 64 << 20
-_RETRIES = 5
-_DEFAULT_CACHE_BYTES = 20 << 30
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -53,42 +49,25 @@ class S3Store(Store):
     Args:
         bucket: must exist.
         prefix: without slashes at its ends; may be empty.
-        endpoint: of an S3-compatible server; otherwise what boto3 finds (`AWS_ENDPOINT_URL_S3`).
-        region: otherwise what boto3 finds.
-        path_style: address `endpoint/bucket/key`, as most S3-compatible servers want.
-        cache: folder of verified copies; otherwise the user's cache folder.
-        cache_bytes: least recently used copies are dropped beyond this size.
+        options: how the server is spoken to.
 
     Raises:
         ConfigurationError: the endpoint or the AWS configuration cannot be used.
     """
 
-    def __init__(
-        self,
-        bucket: str,
-        prefix: str = "",
-        *,
-        endpoint: str | None = None,
-        region: str | None = None,
-        path_style: bool = False,
-        cache: Path | None = None,
-        cache_bytes: int = _DEFAULT_CACHE_BYTES,
-    ) -> None:
-        self.bucket, self.prefix = bucket, prefix.strip("/")
-        self._place = "/".join(part for part in (f"s3://{bucket}", self.prefix) if part)
-        self._connection: dict[str, Any] = {"endpoint": endpoint, "region": region, "path_style": path_style}
-        self._cache = ReadCache(cache or default_cache(), cache_bytes)
-        options = self._connection | {"path_style": "true" if path_style else None, "cache": cache}
-        query = urlencode({name: str(value) for name, value in options.items() if value is not None})
-        self.url = f"{self._place}?{query}" if query else self._place
-        self._client = _client(endpoint, region, path_style)
+    def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None) -> None:
+        location = S3Location(bucket, prefix.strip("/"), options or S3Options())
+        self.bucket, self.prefix, self.options = bucket, location.prefix, location.options
+        self.url, self._place = location.url, location.place
+        self._cache = ReadCache(self.options.cache or default_cache(), self.options.cache_bytes)
+        self._client = connect(self.options)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_client"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._client = _client(**self._connection)
+        self._client = connect(self.options)
 
     def put(self, key: str, data: bytes | Path) -> StoredObject:
         """See `Store.put`; files above 64 MB go up in parts."""
@@ -127,12 +106,16 @@ class S3Store(Store):
             Body=body,
             ChecksumSHA256=base64.b64encode(bytes.fromhex(wanted.sha256)).decode(),
             Metadata={"sha256": wanted.sha256},
+            **self._encryption(),
         )
 
     def _send_parts(self, wanted: StoredObject, path: Path) -> None:
         where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(wanted.key)}
         upload = self._client.create_multipart_upload(
-            **where, Metadata={"sha256": wanted.sha256}, ChecksumAlgorithm="SHA256"
+            **where,
+            Metadata={"sha256": wanted.sha256},
+            ChecksumAlgorithm="SHA256",
+            **self._encryption(),
         )
         where["UploadId"] = upload["UploadId"]
         try:
@@ -167,15 +150,21 @@ class S3Store(Store):
         return StoredObject(key, sha256, head["ContentLength"])
 
     def fetch(self, key: str) -> Path:
-        """See `Store.fetch`; a copy in the cache."""
+        """See `Store.fetch`; a copy in the cache. What came spoiled is fetched once more."""
         known = self._known(key)
         cached = self._cache.find(known)
         if cached is not None:
             return cached
         with self._cache.filling(known) as aside:
-            with self._translating(key):
-                self._client.download_file(self.bucket, self._full(key), str(aside))
-            verify(aside, known, self._place)
+            with suppress(ObjectCorrupted):
+                return self._download(known, aside)
+            return self._download(known, aside)
+
+    def _download(self, known: StoredObject, aside: Path) -> Path:
+        transfer = TransferConfig(num_download_attempts=self.options.attempts)
+        with self._translating(known.key):
+            self._client.download_file(self.bucket, self._full(known.key), str(aside), Config=transfer)
+        verify(aside, known, self._place)
         return self._cache.folder / known.sha256
 
     def _known(self, key: str) -> StoredObject:
@@ -188,16 +177,10 @@ class S3Store(Store):
 
     def read_range(self, key: str, start: int, stop: int) -> bytes:
         """See `Store.read_range`."""
-        if stop <= start:
-            return b""
-        where: dict[str, Any] = {"Bucket": self.bucket, "Key": self._full(check_key(key))}
+        where = {"Bucket": self.bucket, "Key": self._full(check_key(key))}
+        options = {"piece": max(1, stop - start), "attempts": self.options.attempts}
         with self._translating(key):
-            try:
-                return self._client.get_object(**where, Range=f"bytes={start}-{stop - 1}")["Body"].read()
-            except ClientError as error:
-                if error.response.get("Error", {}).get("Code") != "InvalidRange":  # beyond the end
-                    raise
-                return b""
+            return b"".join(read_pieces(self._client, where, start, stop, **options))
 
     def list(self, prefix: str = "") -> Iterator[str]:
         """See `Store.list`; any number of keys."""
@@ -257,27 +240,12 @@ class S3Store(Store):
         """The folder's s3:// URL."""
         return f"{self._place}/{check_key(prefix)}"
 
+    def _encryption(self) -> dict[str, Any]:
+        asked = {"ServerSideEncryption": self.options.sse, "SSEKMSKeyId": self.options.kms_key}
+        return {name: value for name, value in asked.items() if value}
+
     def _full(self, key: str) -> str:
         return f"{self.prefix}/{key}" if self.prefix else key
 
     def _translating(self, key: str) -> AbstractContextManager[None]:
         return translating(f"{self._place}/{key}")
-
-
-def _client(endpoint: str | None, region: str | None, path_style: bool) -> S3Client:
-    style: Any = "path" if path_style else "auto"
-    config = Config(
-        retries={"mode": "standard", "max_attempts": _RETRIES},
-        connect_timeout=10,
-        read_timeout=60,
-        max_pool_connections=64,
-        s3={"addressing_style": style},
-    )
-    try:
-        session = boto3.session.Session()  # the default one keeps the first credentials it saw
-        return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
-    except (ValueError, BotoCoreError) as error:
-        remedy = "Correct endpoint= and region= in CROSS_LORA_STORE, and the AWS_* environment variables."
-        raise ConfigurationError(
-            "an S3 connection that can be set up", str(error), "CROSS_LORA_STORE", remedy
-        ) from error

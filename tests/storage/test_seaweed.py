@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -11,10 +12,10 @@ from threading import Barrier
 import pytest
 from botocore.exceptions import ClientError
 
-from cross_lora_core.errors import ObjectExists
+from cross_lora_core.errors import ObjectExists, StoreRefused, StoreUnavailable
 from cross_lora_core.storage import S3Store, Store, open_store
 from cross_lora_core.storage import s3 as s3_module
-from tests.support.seaweed import Seaweed
+from tests.support.seaweed import READER, READER_SECRET, Seaweed
 from tests.support.store_contract import StoreContract, a_folder
 
 pytestmark = pytest.mark.services
@@ -116,3 +117,74 @@ def test_an_object_spoiled_between_two_fetches_is_found(url):
     cached = store.fetch("k")
     cached.write_bytes(b"spoiled!")
     assert store.get("k") == b"precious"
+
+
+def test_more_keys_than_a_page_holds(url):
+    store = open_store(url)
+    assert isinstance(store, S3Store)
+    names = [f"many/{number:04d}" for number in range(1_105)]
+    with ThreadPoolExecutor(8) as pool:
+        list(
+            pool.map(
+                lambda key: store._client.put_object(Bucket=BUCKET, Key=store._full(key), Body=b"x"), names
+            )
+        )
+    assert list(store.list("many/")) == names
+    assert list(store.list("many/110")) == names[1_100:]
+
+
+def test_what_the_server_encrypts_reads_as_before(url, monkeypatch, tmp_path):
+    monkeypatch.setattr(s3_module, "_PART", 5 << 20)
+    large = tmp_path / "large"
+    large.write_bytes(bytes(range(256)) * (24 << 10))
+    store = open_store(f"{url}&sse=AES256")
+    assert isinstance(store, S3Store)
+    for key, data in {"small": b"precious", "large": large}.items():
+        put = store.put(key, data)
+        head = store._client.head_object(Bucket=BUCKET, Key=store._full(key))
+        assert head["ServerSideEncryption"] == "AES256"
+        assert store.stat(key) == put
+    assert store.get("small") == b"precious"
+    assert store.fetch("large").read_bytes() == large.read_bytes()
+    assert store.read_range("large", 5_300_000, 5_300_300) == large.read_bytes()[5_300_000:5_300_300]
+
+
+def test_parts_carry_checksums_and_the_server_compares_them(url, monkeypatch, tmp_path):
+    monkeypatch.setattr(s3_module, "_PART", 5 << 20)
+    large = tmp_path / "large"
+    large.write_bytes(b"x" * (11 << 20))
+    store = open_store(url)
+    assert isinstance(store, S3Store)
+    sent = []
+    store._client.meta.events.register_first(
+        "before-send.s3.UploadPart",
+        lambda request, **_: sent.append(request.headers["x-amz-checksum-sha256"]),
+    )
+    store.put("large", large)
+    assert len(sent) == 3
+    assert store.fetch("large").read_bytes() == large.read_bytes()
+    real = store._client.upload_part
+    wrong = base64.b64encode(bytes(32)).decode()
+    monkeypatch.setattr(store._client, "upload_part", lambda **kw: real(**kw | {"ChecksumSHA256": wrong}))
+    with pytest.raises(StoreUnavailable, match=r"BadDigest|Mismatch"):
+        store.put("spoiled", large)
+    assert not store.exists("spoiled")
+
+
+def test_the_server_refuses_and_the_error_says_what_to_do(url, seaweed, monkeypatch, tmp_path):
+    open_store(url).put("k", b"x")
+    absent = open_store(seaweed.url("absent", cache=tmp_path / "other"))
+    for use in (lambda: absent.get("k"), lambda: list(absent.list())):  # a put would make the bucket here
+        with pytest.raises(StoreRefused, match="Create the bucket"):
+            use()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", READER)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", READER_SECRET)
+    reading = open_store(url)
+    assert reading.get("k") == b"x"
+    for use in (lambda: reading.put("mine", b"x"), lambda: reading.delete("k")):
+        with pytest.raises(StoreRefused, match="Grant s3:GetObject, s3:PutObject"):
+            use()
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(StoreRefused, match=r"valid AWS credentials|Grant"):
+        open_store(url).get("k")
+    assert not reading.exists("mine")

@@ -54,7 +54,7 @@ class Seaweed:
 
     def start(self) -> None:
         log = self.folder / "log"
-        self.process = start(self.command, log, env={"WEED_S3_SSE_KEK_PASSPHRASE": "of-a-test"})
+        self.process = start(self.command, log, env={"WEED_S3_SSE_KEY": "of-a-test"})
         wait_until(self._is_up, self.process, log)
 
     def _is_up(self) -> bool:
