@@ -17,7 +17,6 @@ from cross_lora_core.errors import CrossLoraError
 
 __all__ = ["ExitCode", "JsonFlag", "document", "print_table", "reporting_errors", "say", "verdict_text"]
 
-_out = Console(soft_wrap=True)
 _err = Console(stderr=True)
 
 JsonFlag = Annotated[
@@ -48,8 +47,8 @@ class ExitCode(IntEnum):
 
 
 def say(text: str) -> None:
-    """A line for the person at the terminal, on stderr."""
-    _err.print(text, highlight=False, soft_wrap=True)
+    """A line for the person at the terminal, on stderr; wrapped between words there, whole in a file."""
+    _err.print(text, highlight=False, soft_wrap=not _err.is_terminal)
 
 
 def document(value: Any, as_json: bool, show: Callable[[], None]) -> None:
