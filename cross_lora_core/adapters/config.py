@@ -141,6 +141,8 @@ def named_base(folder: Path) -> str | None:
 
 def _load(file: Path) -> dict[str, Any]:
     remedy = "Give the folder that PEFT's save_pretrained wrote."
+    if file.exists() and not file.is_file():  # a pipe would never end
+        raise AdapterRefused("a file adapter_config.json", "something else", str(file.parent), remedy)
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -30,6 +30,8 @@ def read_rows(path: str | Path) -> tuple[EvaluationRow, ...]:
         ConfigurationError: no such file, no rows, or a line of another form; names the line.
     """
     file = Path(path).expanduser()
+    if file.exists() and not file.is_file():  # a pipe or a device would never end
+        raise ConfigurationError("a readable text file", "something else", str(file), _FORM)
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:

@@ -201,8 +201,14 @@ def files_in(folder: Path, prefix: str) -> dict[str, Path]:
     """The files of a folder and of those in it, by their keys under `prefix/`, the marker last.
 
     Raises:
-        ConfigurationError: there are none, or one has an unsafe name.
+        ConfigurationError: there are none, one has an unsafe name, or one is a link.
     """
+    linked = next((path for path in folder.rglob("*") if path.is_symlink()), None)
+    if linked is not None:
+        remedy = "Replace the link by what it points to."
+        raise ConfigurationError(
+            "files and folders of its own", f"a link, {linked.name}", str(folder), remedy
+        )
     found = [path for path in folder.rglob("*") if path.is_file()]
     files = {check_key(f"{prefix}/{path.relative_to(folder).as_posix()}"): path for path in found}
     if not files:
