@@ -4,7 +4,8 @@
     ├── RetryableError            the same call may succeed later
     │   ├── StoreUnavailable      the store did not answer, or answered 5xx
     │   ├── CatalogUnavailable    the database did not answer, or a lock timed out
-    │   └── PrefectUnavailable    Prefect's API did not answer
+    │   ├── PrefectUnavailable    Prefect's API did not answer
+    │   └── ClusterUnavailable    the Dask or Ray cluster did not answer
     └── FinalError                the same call fails again until something is changed
         ├── ConfigurationError    a setting or a command-line value
         ├── BaseModelError        a base model folder cannot be used as it is
@@ -30,6 +31,7 @@ __all__ = [
     "BaseModelError",
     "CatalogSchemaError",
     "CatalogUnavailable",
+    "ClusterUnavailable",
     "ConfigurationError",
     "CrossLoraError",
     "FinalError",
@@ -83,6 +85,10 @@ class CatalogUnavailable(RetryableError):
 
 class PrefectUnavailable(RetryableError):
     """Prefect's API, a server's or the short-lived one, did not answer."""
+
+
+class ClusterUnavailable(RetryableError):
+    """The Dask or Ray cluster of the settings did not answer."""
 
 
 class ConfigurationError(FinalError):

@@ -34,6 +34,12 @@ class Settings(BaseSettings):
     catalog: str = Field("", description="SQLAlchemy URL; default: sqlite under HOME")
     workers: int = Field(min(4, os.cpu_count() or 1), ge=1, le=256, description="Task threads per flow run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tensors are computed")
+    device_slots: int | None = Field(
+        None, ge=1, le=256, description="Device tasks at once in a process; default: its GPUs, or WORKERS"
+    )
+    task_runner: Literal["threads", "dask", "ray"] = Field("threads", description="What runs a flow's tasks")
+    dask_address: str = Field("", description="Scheduler of an existing Dask cluster; default: a local one")
+    ray_address: str = Field("", description="Address of an existing Ray cluster; default: a local one")
     group_bytes: int = Field(
         256 * 2**20, ge=2**16, description="Upper bound of the factors a layer group needs, in bytes"
     )
@@ -53,6 +59,14 @@ class Settings(BaseSettings):
     def catalog_url(self) -> str:
         """The catalog's SQLAlchemy URL, with the default filled in."""
         return self.catalog or f"sqlite:///{self.home.expanduser().absolute() / 'catalog.db'}"
+
+    @property
+    def shared(self) -> dict[str, object]:
+        """What all workers of a run must agree on, by variable: where things are, how they are judged."""
+        names = ("evaluation_dtype", "confidence", "minimum_rows", "seed")
+        values = {"store": self.store_url, "catalog": self.catalog_url}
+        values |= {name: getattr(self, name) for name in names}
+        return {f"CROSS_LORA_{name.upper()}": value for name, value in values.items()}
 
     @property
     def reports(self) -> Path:

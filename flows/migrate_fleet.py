@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from prefect import flow, runtime
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
 
 from cross_lora_core.migration import (
     FactorSource,
@@ -25,8 +24,8 @@ from cross_lora_core.migration import (
     Plan,
     PlannedTarget,
 )
-from cross_lora_core.settings import load_settings
 from flows.progress import current_listener
+from flows.task_runners import RUNNER
 from tasks.align_bases import align_group
 from tasks.factorize_base import factorize_group
 from tasks.finish_migration import finish_migration
@@ -56,7 +55,7 @@ def _run_name() -> str:
     return MigrationRequest.model_validate(runtime.flow_run.parameters["request"]).title
 
 
-@flow(name="migrate-fleet", flow_run_name=_run_name, persist_result=False)
+@flow(name="migrate-fleet", flow_run_name=_run_name, task_runner=RUNNER, persist_result=False)
 def migrate_fleet(request: MigrationRequest) -> MigrationOutcome:
     """Move adapters of one base model to its successors and prove for each what survived.
 
@@ -77,8 +76,7 @@ def migrate_fleet(request: MigrationRequest) -> MigrationOutcome:
 
 def start_migration(request: MigrationRequest) -> MigrationOutcome:
     """Run the flow here, with the task runner of the settings."""
-    runner: Any = ThreadPoolTaskRunner(max_workers=load_settings().workers)
-    return migrate_fleet.with_options(task_runner=runner)(request)
+    return migrate_fleet(request)
 
 
 def _watched(stage: str, future: _Future) -> _Future:

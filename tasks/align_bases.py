@@ -21,8 +21,9 @@ from cross_lora_core.migration import (
 )
 from cross_lora_core.models import BaseModel, LayerGroup
 from cross_lora_core.storage import StoredObject
+from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.group_files import factor_reader
-from tasks.runtime import TASK_OPTIONS, open_ref, torch_device
+from tasks.runtime import TASK_OPTIONS, open_ref
 from tasks.sharing import put_shared
 
 __all__ = ["align_group"]
@@ -31,7 +32,7 @@ __all__ = ["align_group"]
 @task(
     name="align",
     task_run_name="align {source.name} → {target.base.name} {group}",
-    tags=["align"],
+    tags=[DEVICE_TAG],
     **TASK_OPTIONS,
 )
 def align_group(
@@ -41,13 +42,13 @@ def align_group(
 
     def write(path: Path) -> None:
         bases = open_ref(source), open_ref(target.base)
-        device = torch_device()
-        ours, theirs = factor_reader(factors.source, device), factor_reader(factors.target, device)
-        assert ours is not None
-        assert theirs is not None
         landings = _all_landings(target, group, bases)
-        anchor = _anchor(bases, device) if spec.anchor == "tokens" else None
-        write_alignments(path, align_landings(landings, ours, theirs, anchor))
+        with device_slot() as device:
+            ours, theirs = factor_reader(factors.source, device), factor_reader(factors.target, device)
+            assert ours is not None
+            assert theirs is not None
+            anchor = _anchor(bases, device) if spec.anchor == "tokens" else None
+            write_alignments(path, align_landings(landings, ours, theirs, anchor))
 
     stored, _ = put_shared(alignment_key(source, target.base, spec, group.first, group.last), write)
     return stored

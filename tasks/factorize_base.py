@@ -10,7 +10,8 @@ from prefect import get_run_logger, task
 from cross_lora_core.migration import BaseRef, FactorSpec, factorize_layers, factors_key, write_factors
 from cross_lora_core.models import LayerGroup
 from cross_lora_core.storage import StoredObject
-from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, torch_device
+from tasks.device_slots import DEVICE_TAG, device_slot
+from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref
 from tasks.sharing import put_shared
 
 __all__ = ["factorize_group"]
@@ -19,7 +20,7 @@ __all__ = ["factorize_group"]
 @task(
     name="factorize",
     task_run_name="factorize {base.name} {group}",
-    tags=["factorize"],
+    tags=[DEVICE_TAG],
     **TASK_OPTIONS,
 )
 def factorize_group(base: BaseRef, group: LayerGroup, spec: FactorSpec) -> StoredObject:
@@ -29,7 +30,8 @@ def factorize_group(base: BaseRef, group: LayerGroup, spec: FactorSpec) -> Store
 
     def write(path: Path) -> None:
         layers = range(group.first, group.last + 1)
-        write_factors(path, factorize_layers(open_ref(base), layers, spec, torch_device()))
+        with device_slot() as device:
+            write_factors(path, factorize_layers(open_ref(base), layers, spec, device))
 
     stored, computed = put_shared(key, write)
     seconds = time.monotonic() - started if computed else None

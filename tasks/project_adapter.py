@@ -14,6 +14,7 @@ from cross_lora_core.migration import (
     FactorSource,
     GroupFile,
     PlannedItem,
+    Projected,
     TransferSpec,
     alignment_key,
     project_landings,
@@ -23,8 +24,9 @@ from cross_lora_core.migration import (
 )
 from cross_lora_core.models import LayerGroup, Role
 from cross_lora_core.storage import StoredObject
+from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.group_files import factor_reader
-from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once, torch_device
+from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
 
 __all__ = ["project_group"]
 
@@ -32,7 +34,7 @@ __all__ = ["project_group"]
 @task(
     name="project",
     task_run_name="project {item.adapter.name} → {item.target.name} {group}",
-    tags=["project"],
+    tags=[DEVICE_TAG],
     **TASK_OPTIONS,
 )
 def project_group(
@@ -41,24 +43,34 @@ def project_group(
     """Carry an adapter's updates of a layer group to the target (Eq. 7) and store the new factors."""
 
     def write(path: Path) -> None:
-        device = torch_device()
-        maps = None
-        if spec.needs.alignment:
-            key = alignment_key(source, item.target, spec, group.first, group.last)
-            maps = GroupFile(open_stored().fetch(key), device)
-        projected = project_landings(
-            item.landings_in(group),
-            _source_updates(source, item, device),
-            open_ref(item.target).linear,
-            factor_reader(factors.source, device),
-            factor_reader(factors.target, device),
-            None if maps is None else (lambda layer, role: read_alignment(maps, layer, role)),
-            spec,
-        )
-        write_projections(path, projected)
+        with device_slot() as device:
+            write_projections(path, _project(source, item, group, spec, factors, device))
 
     return put_once(
         projection_key(source, item.target, item.adapter.digest, spec, group.first, group.last), write
+    )
+
+
+def _project(
+    source: BaseRef,
+    item: PlannedItem,
+    group: LayerGroup,
+    spec: TransferSpec,
+    factors: FactorSource,
+    device: torch.device,
+) -> dict[tuple[int, Role], Projected]:
+    maps = None
+    if spec.needs.alignment:
+        key = alignment_key(source, item.target, spec, group.first, group.last)
+        maps = GroupFile(open_stored().fetch(key), device)
+    return project_landings(
+        item.landings_in(group),
+        _source_updates(source, item, device),
+        open_ref(item.target).linear,
+        factor_reader(factors.source, device),
+        factor_reader(factors.target, device),
+        None if maps is None else (lambda layer, role: read_alignment(maps, layer, role)),
+        spec,
     )
 
 

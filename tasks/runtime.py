@@ -1,4 +1,4 @@
-"""What every task opens from settings: the store, the catalog, bases, the device; and how tasks retry."""
+"""What every task opens from settings: the store, the catalog, bases; and how tasks retry."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
@@ -20,7 +19,7 @@ from cross_lora_core.models import BaseModel, open_base
 from cross_lora_core.settings import load_settings
 from cross_lora_core.storage import Store, StoredObject, open_store
 
-__all__ = ["TASK_OPTIONS", "open_catalog", "open_ref", "open_stored", "put_once", "torch_device"]
+__all__ = ["TASK_OPTIONS", "open_catalog", "open_ref", "open_stored", "put_once"]
 
 
 def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -77,14 +76,6 @@ def open_ref(ref: BaseRef) -> BaseModel:
             "Restore the folder, or register the changed base under another name and plan again.",
         )
     return base
-
-
-def torch_device() -> torch.device:
-    """The device of the settings; `auto` is CUDA where there is one."""
-    chosen = load_settings().device
-    if chosen == "auto":
-        chosen = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(chosen)
 
 
 def put_once(key: str, write: Callable[[Path], None]) -> StoredObject:

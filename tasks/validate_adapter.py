@@ -29,10 +29,11 @@ from cross_lora_core.evaluation import (
 from cross_lora_core.migration import BaseRef, ItemOutcome, Method, Plan, PlannedItem, content_digest
 from cross_lora_core.models import Role
 from cross_lora_core.settings import Settings, load_settings
+from tasks.device_slots import DEVICE_TAG, device_slot, torch_device
 from tasks.outcomes import outcome_of
 from tasks.plan_migration import PreparedItem
 from tasks.publish_adapter import Published, projected_modules
-from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored, torch_device
+from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored
 
 __all__ = ["validate_adapter"]
 
@@ -42,13 +43,13 @@ _Control = Callable[[LoraFactors, int, int], LoraFactors]
 @task(
     name="validate",
     task_run_name="validate {item.planned.adapter.name} on {item.planned.target.name}",
-    tags=["validate"],
+    tags=[DEVICE_TAG],
     **TASK_OPTIONS,
 )
 def validate_adapter(plan: Plan, item: PreparedItem, published: Published) -> ItemOutcome:
     """Structure, function and losses against the controls; the verdict goes into the catalog."""
     settings = load_settings()
-    with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
+    with device_slot(), tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
         folder = _local_copy(published, Path(scratch) / "migrated")
         evidence = _gather(plan, item.planned, folder, settings)
     decision = decide(
