@@ -5,7 +5,8 @@
     │   ├── StoreUnavailable      the store did not answer, or answered 5xx
     │   ├── CatalogUnavailable    the database did not answer, or a lock timed out
     │   ├── PrefectUnavailable    Prefect's API did not answer
-    │   └── ClusterUnavailable    the Dask or Ray cluster did not answer
+    │   ├── ClusterUnavailable    the Dask or Ray cluster did not answer
+    │   └── RegistryUnavailable   the model registry did not answer
     └── FinalError                the same call fails again until something is changed
         ├── ConfigurationError    a setting or a command-line value
         ├── BaseModelError        a base model folder cannot be used as it is
@@ -18,7 +19,9 @@
         ├── StoreRefused          no permission, no bucket, no space, read-only
         ├── CatalogSchemaError    the database is older or newer than the code
         ├── RecordNotFound        the catalog has no such row
-        └── RecordConflict        the row contradicts one that is there
+        ├── RecordConflict        the row contradicts one that is there
+        └── EventRefused          a webhook delivery that is not as its sender makes it
+            └── SignatureRefused  … or that nobody with the secret signed, or too long ago
 
 Each takes four positional strings, so that it survives pickling between a
 worker and the flow: what was expected, what was got, where, what to do next.
@@ -34,6 +37,7 @@ __all__ = [
     "ClusterUnavailable",
     "ConfigurationError",
     "CrossLoraError",
+    "EventRefused",
     "FinalError",
     "MethodNotApplicable",
     "ObjectCorrupted",
@@ -42,7 +46,9 @@ __all__ = [
     "PrefectUnavailable",
     "RecordConflict",
     "RecordNotFound",
+    "RegistryUnavailable",
     "RetryableError",
+    "SignatureRefused",
     "StoreRefused",
     "StoreUnavailable",
     "UnknownArchitecture",
@@ -91,6 +97,10 @@ class ClusterUnavailable(RetryableError):
     """The Dask or Ray cluster of the settings did not answer."""
 
 
+class RegistryUnavailable(RetryableError):
+    """The model registry that is polled did not answer."""
+
+
 class ConfigurationError(FinalError):
     """A setting or a command-line value cannot be used."""
 
@@ -137,3 +147,11 @@ class RecordNotFound(FinalError):
 
 class RecordConflict(FinalError):
     """The row contradicts one that is already there."""
+
+
+class EventRefused(FinalError):
+    """A webhook delivery is not as its sender makes it; the message repeats nothing of its content."""
+
+
+class SignatureRefused(EventRefused):
+    """A webhook delivery was not signed with the secret, or too long ago."""

@@ -9,24 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from cross_lora_core.migration.methods import Method
 from cross_lora_core.settings import OutputDtype
 
-__all__ = ["MigrationRequest"]
+__all__ = ["MigrationRequest", "TransferOptions"]
 
 
-class MigrationRequest(BaseModel):
-    """Move adapters of one source base to one or more target bases.
-
-    Bases and adapters are given by their name in the catalog, as a folder, or
-    (bases only) as a model hub id.
-    """
+class TransferOptions(BaseModel):
+    """How adapters are moved, whichever they are."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    source: str = Field(description="The deprecated base model the adapters were trained on")
-    targets: list[str] = Field(min_length=1, description="The base models to move them to")
-    adapters: list[str] = Field(
-        default_factory=list,
-        description="Adapters to move; empty means every adapter registered on the source base",
-    )
     method: Method = Field(Method.CROSS_LORA, description="How updates are carried over")
     rank: int = Field(
         320, ge=1, le=8192, description="Singular vectors kept per base weight (the paper: 320)"
@@ -42,6 +32,24 @@ class MigrationRequest(BaseModel):
     evaluation: str | None = Field(
         None, description="JSON-lines file for adapters that have no evaluation file of their own"
     )
+
+
+class _Moved(BaseModel):
+    source: str = Field(description="The deprecated base model the adapters were trained on")
+    targets: list[str] = Field(min_length=1, description="The base models to move them to")
+    adapters: list[str] = Field(
+        default_factory=list,
+        description="Adapters to move; empty means every adapter registered on the source base",
+    )
+
+
+class MigrationRequest(TransferOptions, _Moved):
+    """Move adapters of one source base to one or more target bases.
+
+    Bases and adapters are given by their name in the catalog, as a folder, or
+    (bases only) as a model hub id.
+    """
+
     requested_by: str | None = Field(None, description="Who or what asked; kept in the catalog")
 
     @property

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
-from cross_lora_core.migration.request import MigrationRequest
+from cross_lora_core.migration.request import TransferOptions
 
 __all__ = ["ALGORITHM_VERSION", "ANCHOR_TOKENS", "FactorSpec", "TransferSpec", "content_digest"]
 
@@ -53,7 +53,7 @@ class TransferSpec:
     output_dtype: str
 
     @classmethod
-    def from_request(cls, request: MigrationRequest) -> TransferSpec:
+    def from_request(cls, request: TransferOptions) -> TransferSpec:
         """Take the parts of a request that change the result."""
         return cls(request.method, request.rank, request.anchor, request.output_rank, request.output_dtype)
 

@@ -9,7 +9,17 @@ import pytest
 
 from cross_lora_core import errors
 
-PACKAGES = ["algebra", "models", "adapters", "storage", "catalog", "evaluation", "migration", "reporting"]
+PACKAGES = [
+    "algebra",
+    "models",
+    "adapters",
+    "storage",
+    "catalog",
+    "evaluation",
+    "migration",
+    "reporting",
+    "registry",
+]
 
 
 @pytest.mark.parametrize("name", PACKAGES)
