@@ -46,9 +46,10 @@ class PreparedMigration:
 
 def plan_request(request: MigrationRequest) -> Plan:
     """Read bases and adapters and decide what will land; nothing is written."""
+    shared = open_stored()
     with open_catalog().begin() as work:
-        source = find_base(work, request.source)
-        targets = [find_base(work, text) for text in request.targets]
+        source = find_base(work, request.source, shared)
+        targets = [find_base(work, text, shared) for text in request.targets]
         candidates = find_adapters(work, source.name, request.adapters, request.evaluation)
     spec = TransferSpec.from_request(request)
     return make_plan(source, targets, candidates, spec, load_settings().group_bytes)

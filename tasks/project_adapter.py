@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from prefect import task
 
-from cross_lora_core.adapters import read_adapter, updates_by_role
+from cross_lora_core.adapters import updates_by_role
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.migration import (
     BaseRef,
@@ -26,7 +26,7 @@ from cross_lora_core.models import LayerGroup, Role
 from cross_lora_core.storage import StoredObject
 from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.group_files import factor_reader
-from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
+from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once, read_ref
 
 __all__ = ["project_group"]
 
@@ -77,7 +77,7 @@ def _project(
 def _source_updates(
     source: BaseRef, item: PlannedItem, device: torch.device
 ) -> dict[tuple[int, Role], LoraFactors]:
-    updates = updates_by_role(read_adapter(item.adapter.location), open_ref(source)).updates
+    updates = updates_by_role(read_ref(item.adapter), open_ref(source)).updates
     return {
         key: LoraFactors(update.lora_A.to(device), update.lora_B.to(device), update.scaling)
         for key, update in updates.items()

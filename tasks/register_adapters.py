@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from cross_lora_core.adapters import check_adapter, read_adapter
@@ -10,21 +9,23 @@ from cross_lora_core.catalog import AdapterRecord, Work
 from cross_lora_core.errors import RecordNotFound
 from cross_lora_core.evaluation import read_rows
 from cross_lora_core.migration import EVALUATION_FILE, find_base, register_base
+from cross_lora_core.storage import Folder, absolute_location, open_folder
 from tasks.runtime import open_catalog
 
 __all__ = ["list_registered", "register_adapters"]
 
 
 def register_adapters(
-    paths: list[str], base: str, owner: str | None, evaluation: Path | None
+    locations: list[str], base: str, owner: str | None, evaluation: str | None
 ) -> list[dict[str, Any]]:
     """Check each adapter against its base and register those that can be moved.
 
     Args:
-        paths: adapter folders.
-        base: name, folder or hub id of their base.
+        locations: adapter folders, paths or s3:// URLs.
+        base: name, folder, s3:// URL or hub id of their base.
         owner: kept with each.
-        evaluation: file for all of them; by default the `evaluation.jsonl` inside each folder, if any.
+        evaluation: path or s3:// URL of a file for all of them; by default the `evaluation.jsonl` inside
+            each folder, if any.
 
     Returns:
         What `adapter check` says of each, with its name.
@@ -36,28 +37,34 @@ def register_adapters(
         opened = find_base(work, base)
         record = register_base(work, opened)
     results = []
-    for path in (Path(text).expanduser().absolute() for text in paths):
-        found = check_adapter(path, opened)
-        results.append({"name": path.name, "location": str(path)} | found.as_dict())
+    for folder in map(open_folder, locations):
+        found = check_adapter(folder.location, opened)
+        results.append({"name": folder.name, "location": folder.location} | found.as_dict())
         if found.status == "refused":
             continue
-        file = evaluation.expanduser().absolute() if evaluation else path / EVALUATION_FILE
-        rows = read_rows(file) if evaluation or file.is_file() else ()
-        adapter = read_adapter(path)
+        file = _evaluation(folder, evaluation)
+        rows = read_rows(file) if file else ()
+        adapter = read_adapter(folder.location)
         with open_catalog().begin() as work:
             work.add_adapter(
-                name=path.name,
+                name=folder.name,
                 digest=adapter.digest,
                 base_id=record.id,
-                location=str(path),
+                location=folder.location,
                 origin="registered",
                 rank=found.rank or 0,
                 scaling=found.scaling,
                 variant=found.variant,
                 owner=owner,
-                evaluation=str(file) if rows else None,
+                evaluation=file if rows else None,
             )
     return results
+
+
+def _evaluation(folder: Folder, named: str | None) -> str | None:
+    if named is not None:
+        return absolute_location(named)
+    return folder.file_location(EVALUATION_FILE) if folder.has(EVALUATION_FILE) else None
 
 
 def list_registered(base: str | None, unmigrated_to: str | None) -> list[tuple[str, AdapterRecord]]:

@@ -12,14 +12,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
+from cross_lora_core.adapters import Adapter, read_adapter
 from cross_lora_core.catalog import Catalog
 from cross_lora_core.errors import CrossLoraError, FinalError, ObjectExists
-from cross_lora_core.migration import BaseRef
+from cross_lora_core.migration import AdapterRef, BaseRef
 from cross_lora_core.models import BaseModel, open_base
 from cross_lora_core.settings import load_settings
 from cross_lora_core.storage import Store, StoredObject, open_store
 
-__all__ = ["TASK_OPTIONS", "open_catalog", "open_ref", "open_stored", "put_once"]
+__all__ = ["TASK_OPTIONS", "open_catalog", "open_ref", "open_stored", "put_once", "read_ref"]
 
 
 def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -67,7 +68,7 @@ def open_ref(ref: BaseRef) -> BaseModel:
     Raises:
         FinalError: the folder's content is not what the migration was planned with.
     """
-    base = open_base(ref.location, name=ref.name, revision=ref.revision)
+    base = open_base(ref.location, name=ref.name, revision=ref.revision, shared=open_stored())
     if base.digest != ref.digest:
         raise FinalError(
             f"the base that was planned with, digest {ref.digest[:12]}",
@@ -76,6 +77,24 @@ def open_ref(ref: BaseRef) -> BaseModel:
             "Restore the folder, or register the changed base under another name and plan again.",
         )
     return base
+
+
+def read_ref(ref: AdapterRef) -> Adapter:
+    """Read the adapter a reference stands for, and check that it is still the same.
+
+    Raises:
+        FinalError: its content is not what the migration was planned with.
+    """
+    for _ in range(2):  # bytes may be spoiled on the way once
+        adapter = read_adapter(ref.location, name=ref.name)
+        if adapter.digest == ref.digest:
+            return adapter
+    raise FinalError(
+        f"the adapter that was planned with, digest {ref.digest[:12]}",
+        f"digest {adapter.digest[:12]}",
+        ref.location,
+        "Restore the folder, or run the migration again: it then plans with the adapter as it is.",
+    )
 
 
 def put_once(key: str, write: Callable[[Path], None]) -> StoredObject:

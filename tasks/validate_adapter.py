@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ import torch
 from prefect import task
 
 from cross_lora_core import algebra
-from cross_lora_core.adapters import read_adapter, verify_adapter, write_adapter
+from cross_lora_core.adapters import local_adapter, read_adapter, verify_adapter, write_adapter
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import (
     Decision,
     EvaluationRow,
     Evidence,
+    LoadedBase,
     Losses,
     check_function,
     dataset_digest,
@@ -27,7 +29,7 @@ from cross_lora_core.evaluation import (
     row_losses,
 )
 from cross_lora_core.migration import BaseRef, ItemOutcome, Method, Plan, PlannedItem, content_digest
-from cross_lora_core.models import Role
+from cross_lora_core.models import Role, local_base
 from cross_lora_core.settings import Settings, load_settings
 from tasks.device_slots import DEVICE_TAG, device_slot, torch_device
 from tasks.outcomes import outcome_of
@@ -76,15 +78,16 @@ def _gather(plan: Plan, item: PlannedItem, folder: Path, settings: Settings) -> 
     copied = plan.spec.method is Method.COPY
     if structure.problems:
         return Evidence(structure.problems, None, None, copied, same_base)
-    with loaded_base(Path(item.target.location), item.target.digest, *_how(settings)) as loaded:
+    with _loaded(item.target, settings) as loaded:
         check = check_function(loaded, folder)
     rows = read_rows(item.adapter.evaluation) if item.adapter.evaluation and check.changed else ()
     losses = _losses(plan, item, folder, rows, settings) if rows else None
     return Evidence((), check, losses, copied, same_base)
 
 
-def _how(settings: Settings) -> tuple[torch.dtype, torch.device]:
-    return getattr(torch, settings.evaluation_dtype), torch_device()
+def _loaded(base: BaseRef, settings: Settings) -> AbstractContextManager[LoadedBase]:
+    folder = local_base(base.location, base.digest)
+    return loaded_base(folder, base.digest, getattr(torch, settings.evaluation_dtype), torch_device())
 
 
 def _losses(
@@ -98,7 +101,7 @@ def _losses(
         plan, item, random_folder, lambda one, d_out, d_in: algebra.random_like(one, d_out, d_in, next(seeds))
     )
     _write_control(plan, item, zero_folder, algebra.zero)
-    original = Path(item.adapter.location)
+    original = local_adapter(item.adapter.location, item.adapter.digest)
     return Losses(
         target=_measured(item.target, None, rows, settings),
         zero=_measured(item.target, zero_folder, rows, settings),
@@ -130,10 +133,7 @@ def _measured(
         found = work.evaluation(*key)
     if found is not None:
         return found.losses
-    with (
-        loaded_base(Path(base.location), base.digest, *_how(settings)) as loaded,
-        loaded.with_adapter(adapter),
-    ):
+    with _loaded(base, settings) as loaded, loaded.with_adapter(adapter):
         losses = row_losses(loaded, rows)
     with open_catalog().begin() as work:
         work.add_evaluation(*key, losses)

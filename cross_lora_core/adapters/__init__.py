@@ -8,6 +8,7 @@ serving_problems(folder, target)                      # would vLLM load it?
 """
 
 from cross_lora_core.adapters.checking import AdapterCheck, check_adapter
+from cross_lora_core.adapters.copying import local_adapter
 from cross_lora_core.adapters.reading import Adapter, LoraModule, Unusable, read_adapter
 from cross_lora_core.adapters.roles import RoleUpdates, updates_by_role
 from cross_lora_core.adapters.serving import serving_problems
@@ -24,6 +25,7 @@ __all__ = [
     "Unusable",
     "WrittenAdapter",
     "check_adapter",
+    "local_adapter",
     "read_adapter",
     "servable_rank",
     "serving_problems",

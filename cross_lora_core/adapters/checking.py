@@ -11,6 +11,7 @@ from cross_lora_core.adapters.reading import Adapter, read_adapter
 from cross_lora_core.adapters.roles import updates_by_role
 from cross_lora_core.errors import AdapterRefused
 from cross_lora_core.models import BaseModel
+from cross_lora_core.storage import open_folder
 
 __all__ = ["AdapterCheck", "check_adapter"]
 
@@ -45,8 +46,8 @@ class AdapterCheck:
 
 
 def check_adapter(location: str | Path, base: BaseModel | None = None) -> AdapterCheck:
-    """Check an adapter folder, against its base if one is given; a bad adapter is an answer, not an error."""
-    base_name = base.name if base else named_base(Path(location).expanduser())
+    """Check an adapter folder, here or on S3, against a base if one is given; a bad one is an answer."""
+    base_name = base.name if base else named_base(open_folder(location))
     try:
         adapter = read_adapter(location)
         skipped = list(updates_by_role(adapter, base).skipped if base else adapter.unusable)

@@ -11,14 +11,15 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from cross_lora_core.adapters.patterns import runaway_pattern
 from cross_lora_core.errors import AdapterRefused
+from cross_lora_core.storage import Folder
 
-__all__ = ["AdapterConfig", "named_base", "read_config"]
+__all__ = ["CONFIG_FILE", "AdapterConfig", "named_base", "read_config"]
 
+CONFIG_FILE = "adapter_config.json"
 _LARGEST_RANK = 2**20
 _BASE_CHANGING_INITS = ("pissa", "olora", "corda", "loftq", "lora_ga")
 _REFUSED = {
@@ -87,14 +88,14 @@ def _matching(pattern: Mapping[str, float], module: str, default: float) -> floa
     return default
 
 
-def read_config(folder: Path) -> AdapterConfig:
+def read_config(folder: Folder) -> AdapterConfig:
     """Read `adapter_config.json` of an adapter folder.
 
     Raises:
         AdapterRefused: missing, not JSON, not a LoRA, or a LoRA whose update is not a plain low-rank product.
     """
-    file = folder / "adapter_config.json"
-    raw = _load(file)
+    file = folder.where(CONFIG_FILE)
+    raw = _load(folder)
     _refuse_other_types(raw, file)
     _refuse_features(raw, file)
     _refuse_patterns(raw, file)
@@ -113,7 +114,7 @@ def read_config(folder: Path) -> AdapterConfig:
         )
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise AdapterRefused(
-            "numbers for r and lora_alpha", f"{error!r}", str(file), "Save the adapter again with PEFT."
+            "numbers for r and lora_alpha", f"{error!r}", file, "Save the adapter again with PEFT."
         ) from error
 
 
@@ -131,41 +132,39 @@ def _alpha(value: Any) -> float:
     return alpha
 
 
-def named_base(folder: Path) -> str | None:
+def named_base(folder: Folder) -> str | None:
     """The base any PEFT config names, also one that is refused; None if there is none to read."""
     try:
-        return str(_load(folder / "adapter_config.json").get("base_model_name_or_path") or "") or None
+        return str(_load(folder).get("base_model_name_or_path") or "") or None
     except AdapterRefused:
         return None
 
 
-def _load(file: Path) -> dict[str, Any]:
+def _load(folder: Folder) -> dict[str, Any]:
     remedy = "Give the folder that PEFT's save_pretrained wrote."
-    if file.exists() and not file.is_file():  # a pipe would never end
-        raise AdapterRefused("a file adapter_config.json", "something else", str(file.parent), remedy)
     try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
+        raw = json.loads(folder.read(CONFIG_FILE))
     except FileNotFoundError as error:
-        raise AdapterRefused("adapter_config.json", "no such file", str(file.parent), remedy) from error
+        raise AdapterRefused(CONFIG_FILE, "no such file", folder.where(), remedy) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise AdapterRefused("a readable adapter_config.json", str(error), str(file), remedy) from error
+        raise AdapterRefused(f"a readable {CONFIG_FILE}", str(error), folder.where(), remedy) from error
     if not isinstance(raw, dict):
-        raise AdapterRefused("a JSON object", type(raw).__name__, str(file), remedy)
+        raise AdapterRefused("a JSON object", type(raw).__name__, folder.where(CONFIG_FILE), remedy)
     return raw
 
 
-def _refuse_other_types(raw: Mapping[str, Any], file: Path) -> None:
+def _refuse_other_types(raw: Mapping[str, Any], file: str) -> None:
     kind = str(raw.get("peft_type"))
     if kind.upper() != "LORA":
         raise AdapterRefused(
             "peft_type LORA",
             f"peft_type {kind}",
-            str(file),
+            file,
             "Only LoRA updates are matrices that can be carried over; retrain this one on the target.",
         )
 
 
-def _refuse_features(raw: Mapping[str, Any], file: Path) -> None:
+def _refuse_features(raw: Mapping[str, Any], file: str) -> None:
     reasons = [why for name, why in _REFUSED.items() if raw.get(name)]
     init = raw.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING_INITS):
@@ -178,18 +177,18 @@ def _refuse_features(raw: Mapping[str, Any], file: Path) -> None:
         raise AdapterRefused(
             "a plain LoRA, delta = scaling * B A",
             "; ".join(reasons),
-            str(file),
+            file,
             "Convert the adapter to a plain LoRA with PEFT first (merge it, then extract the difference).",
         )
 
 
-def _refuse_patterns(raw: Mapping[str, Any], file: Path) -> None:
+def _refuse_patterns(raw: Mapping[str, Any], file: str) -> None:
     found = runaway_pattern(raw)
     if found is not None:
         raise AdapterRefused(
             "patterns of module names without repeated groups",
             repr(found[:80]),
-            str(file),
+            file,
             "Name the modules plainly in the config.",
         )
 

@@ -15,6 +15,7 @@ from cross_lora_core.adapters.patterns import LONGEST_NAME
 from cross_lora_core.adapters.weights import parse_name, read_tensors
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.errors import AdapterRefused
+from cross_lora_core.storage import Folder, open_folder
 
 __all__ = ["Adapter", "LoraModule", "Unusable", "read_adapter"]
 
@@ -51,7 +52,7 @@ class Adapter:
     """
 
     name: str
-    location: Path
+    location: str
     digest: str
     base_name: str | None
     revision: str | None
@@ -67,16 +68,17 @@ class Adapter:
 
 
 def read_adapter(location: str | Path, *, name: str | None = None) -> Adapter:
-    """Read an adapter folder.
+    """Read an adapter folder, here or on S3.
 
     Args:
-        location: folder with `adapter_config.json` and the weights.
+        location: path or s3:// URL of the folder with `adapter_config.json` and the weights.
         name: what to call it; otherwise the folder's name.
 
     Raises:
         AdapterRefused: it is not a LoRA this project can move; the reason says why and what to do.
+        CrossLoraError: what `open_folder` raises, for example because S3 did not answer.
     """
-    folder = Path(location).expanduser().absolute()
+    folder = open_folder(location)
     config = read_config(folder)
     tensors = read_tensors(folder)
     _refuse_nonfinite(tensors, folder)
@@ -85,13 +87,13 @@ def read_adapter(location: str | Path, *, name: str | None = None) -> Adapter:
         raise AdapterRefused(
             "tensors named ….lora_A.weight and ….lora_B.weight",
             f"{len(tensors)} other tensors",
-            str(folder),
+            folder.where(),
             "Give an adapter that PEFT saved.",
         )
     modules = tuple(_module(path, pairs[path], config, folder) for path in sorted(pairs))
     return Adapter(
         name=name or folder.name,
-        location=folder,
+        location=folder.location,
         digest=_digest(modules),
         base_name=config.base_name,
         revision=config.revision,
@@ -102,19 +104,19 @@ def read_adapter(location: str | Path, *, name: str | None = None) -> Adapter:
     )
 
 
-def _refuse_nonfinite(tensors: Mapping[str, Tensor], folder: Path) -> None:
+def _refuse_nonfinite(tensors: Mapping[str, Tensor], folder: Folder) -> None:
     readable = {name: tensor for name, tensor in tensors.items() if tensor.dtype in _READABLE}
     bad = sorted(name for name, tensor in readable.items() if not bool(torch.isfinite(tensor).all()))
     if bad:
         raise AdapterRefused(
             "finite numbers in every tensor",
             f"NaN or infinity in {len(bad)} of {len(tensors)} tensors, first {bad[0]}",
-            str(folder),
+            folder.where(),
             "This adapter's training diverged; use an earlier checkpoint or retrain it.",
         )
 
 
-def _sort(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+def _sort(tensors: Mapping[str, Tensor], folder: Folder) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
     """LoRA factors by module and side, and the paths of everything else."""
     pairs: dict[str, dict[str, Tensor]] = {}
     others = []
@@ -130,7 +132,7 @@ def _sort(tensors: Mapping[str, Tensor], folder: Path) -> tuple[dict[str, dict[s
     return pairs, others
 
 
-def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folder: Path) -> LoraModule:
+def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folder: Folder) -> LoraModule:
     _check_sides(path, sides, folder)
     lora_A, lora_B = sides["A"].float(), sides["B"].float()
     if lora_A.ndim != 2 or lora_B.ndim != 2 or lora_A.shape[0] != lora_B.shape[1]:
@@ -142,7 +144,7 @@ def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folde
     return LoraModule(path, LoraFactors(lora_A, lora_B, config.scaling_of(path, rank)))
 
 
-def _check_sides(path: str, sides: Mapping[str, Tensor], folder: Path) -> None:
+def _check_sides(path: str, sides: Mapping[str, Tensor], folder: Folder) -> None:
     if set(sides) != {"A", "B"}:
         raise _broken("lora_A and lora_B of every module", f"only lora_{next(iter(sides))} of {path}", folder)
     if len(path) > LONGEST_NAME:
@@ -152,8 +154,8 @@ def _check_sides(path: str, sides: Mapping[str, Tensor], folder: Path) -> None:
         raise _broken("factors in fp16, bf16, fp32 or fp64", f"{odd} at {path}", folder)
 
 
-def _broken(expected: str, got: str, folder: Path) -> AdapterRefused:
-    return AdapterRefused(expected, got, str(folder), "Save the adapter again with PEFT.")
+def _broken(expected: str, got: str, folder: Folder) -> AdapterRefused:
+    return AdapterRefused(expected, got, folder.where(), "Save the adapter again with PEFT.")
 
 
 def _unusable(others: list[str], config: AdapterConfig) -> tuple[Unusable, ...]:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import Tensor
 
 from cross_lora_core.errors import AdapterRefused
+from cross_lora_core.storage import Folder, LocalFolder
 
-__all__ = ["TensorName", "parse_name", "read_tensors"]
+__all__ = ["TensorName", "parse_name", "read_tensors", "weights_file"]
 
 _PREFIX = re.compile(r"^(?:(?:base_model\.model|module|_orig_mod)\.)+")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[A-Za-z0-9_-]+)?(?:\.weight)?")
 _REMEDY = "Download or save the adapter again."
+_SAFE, _LEGACY = "adapter_model.safetensors", "adapter_model.bin"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,24 @@ def parse_name(name: str) -> TensorName:
     return TensorName(match["module"], match["side"]) if match else TensorName(plain, None)
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def weights_file(folder: Folder) -> str:
+    """Name of the file that holds the weights.
+
+    Raises:
+        AdapterRefused: there is none.
+    """
+    for name in (_SAFE, _LEGACY):
+        if folder.has(name):
+            return name
+    raise AdapterRefused(
+        f"{_SAFE} or {_LEGACY}",
+        "neither",
+        folder.where(),
+        "Give the folder that PEFT's save_pretrained wrote.",
+    )
+
+
+def read_tensors(folder: Folder) -> dict[str, Tensor]:
     """Every tensor of `adapter_model.safetensors`, or of the legacy `adapter_model.bin`.
 
     The legacy file is a pickle: only its tensors are read, code in it is never run.
@@ -43,35 +62,32 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     Raises:
         AdapterRefused: no weights file, a truncated one, or a pickle with anything but tensors.
     """
-    safe, legacy = folder / "adapter_model.safetensors", folder / "adapter_model.bin"
-    if safe.is_file():
-        return _read_safetensors(safe)
-    if legacy.is_file():
-        return _read_legacy(legacy)
-    raise AdapterRefused(
-        "adapter_model.safetensors or adapter_model.bin",
-        "neither",
-        str(folder),
-        "Give the folder that PEFT's save_pretrained wrote.",
-    )
+    return _read_safetensors(folder) if weights_file(folder) == _SAFE else _read_legacy(folder)
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
+def _read_safetensors(folder: Folder) -> dict[str, Tensor]:
     try:
-        return dict(load_file(file))
-    except (SafetensorError, OSError) as error:
-        raise AdapterRefused("a whole safetensors file", str(error), str(file), _REMEDY) from error
+        if isinstance(folder, LocalFolder):
+            return dict(load_file(folder.path / _SAFE))
+        return dict(load(folder.read(_SAFE)))
+    except (SafetensorError, OSError, KeyError) as error:
+        raise AdapterRefused("a whole safetensors file", str(error), folder.where(_SAFE), _REMEDY) from error
 
 
-def _read_legacy(file: Path) -> dict[str, Tensor]:
+def _read_legacy(folder: Folder) -> dict[str, Tensor]:
+    file = folder.where(_LEGACY)
     try:
-        loaded = torch.load(file, map_location="cpu", weights_only=True)
+        content = folder.read(_LEGACY)
+    except OSError as error:
+        raise AdapterRefused("a file that can be read", str(error), file, _REMEDY) from error
+    try:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a spoiled pickle can raise any of them
         reason = (str(error).splitlines() or [""])[0] or type(error).__name__
-        raise AdapterRefused("a file of tensors only", reason, str(file), _REMEDY) from error
+        raise AdapterRefused("a file of tensors only", reason, file, _REMEDY) from error
     if not isinstance(loaded, dict) or not all(_is_plain(*one) for one in loaded.items()):
         got = f"a {type(loaded).__name__} with something else in it"
-        raise AdapterRefused("a dictionary of names and plain tensors", got, str(file), _REMEDY)
+        raise AdapterRefused("a dictionary of names and plain tensors", got, file, _REMEDY)
     return loaded
 
 

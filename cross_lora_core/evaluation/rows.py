@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cross_lora_core.errors import ConfigurationError
+from cross_lora_core.storage import read_file
 
 __all__ = ["EvaluationRow", "dataset_digest", "read_rows"]
 
@@ -24,21 +25,21 @@ class EvaluationRow:
 
 
 def read_rows(path: str | Path) -> tuple[EvaluationRow, ...]:
-    """Read an evaluation file; blank lines are skipped.
+    """Read an evaluation file by its path or s3:// URL; blank lines are skipped.
 
     Raises:
         ConfigurationError: no such file, no rows, or a line of another form; names the line.
+        StoreRefused: S3 refuses.
+        StoreUnavailable: S3 did not answer.
     """
-    file = Path(path).expanduser()
-    if file.exists() and not file.is_file():  # a pipe or a device would never end
-        raise ConfigurationError("a readable text file", "something else", str(file), _FORM)
+    file = str(path)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_file(file).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError("a readable text file", str(error), str(file), _FORM) from error
+        raise ConfigurationError("a readable text file", str(error), file, _FORM) from error
     rows = tuple(_row(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     if not rows:
-        raise ConfigurationError("at least one row", "none", str(file), _FORM)
+        raise ConfigurationError("at least one row", "none", file, _FORM)
     return rows
 
 

@@ -28,10 +28,12 @@ __all__ = [
     "make_plan",
 ]
 
+TOKENIZER_FILE = "tokenizer.json"
+
 
 @dataclass(frozen=True)
 class BaseRef:
-    """A base model, identified by content and findable by location.
+    """A base model, identified by content and findable by location (a path or an s3:// URL).
 
     Attributes:
         digest: of the config and the weights.
@@ -146,12 +148,12 @@ class Plan:
 
 def base_ref(base: BaseModel) -> BaseRef:
     """The value that stands for an opened base between tasks."""
-    file = base.location / "tokenizer.json"
+    tokenizer = base.files.read(TOKENIZER_FILE) if base.files.has(TOKENIZER_FILE) else b""
     return BaseRef(
         name=base.name,
-        location=str(base.location),
+        location=base.location,
         digest=base.digest,
-        tokenizer=hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "",
+        tokenizer=hashlib.sha256(tokenizer).hexdigest() if tokenizer else "",
         revision=base.revision,
         family=base.family,
         layers=base.layers,

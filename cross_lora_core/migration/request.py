@@ -46,8 +46,8 @@ class _Moved(BaseModel):
 class MigrationRequest(TransferOptions, _Moved):
     """Move adapters of one source base to one or more target bases.
 
-    Bases and adapters are given by their name in the catalog, as a folder, or
-    (bases only) as a model hub id.
+    Bases and adapters are given by their name in the catalog, as a folder (a path
+    or an s3:// URL), or (bases only) as a model hub id.
     """
 
     requested_by: str | None = Field(None, description="Who or what asked; kept in the catalog")
@@ -55,7 +55,10 @@ class MigrationRequest(TransferOptions, _Moved):
     @property
     def title(self) -> str:
         """Source, targets and method in a line; of folders and URLs the last part."""
-        source, *targets = (
-            text.rstrip("/").rpartition("/")[2] or text for text in (self.source, *self.targets)
-        )
+        source, *targets = (_last_part(text) for text in (self.source, *self.targets))
         return f"{source} → {', '.join(targets)} ({self.method})"
+
+
+def _last_part(text: str) -> str:
+    place = text.partition("?")[0] if "://" in text else text
+    return place.rstrip("/").rpartition("/")[2] or text

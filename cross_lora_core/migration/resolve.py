@@ -1,14 +1,14 @@
-"""From what people write (names, folders, hub ids) to opened bases and adapters to be read."""
+"""From what people write (names, folders, s3:// URLs, hub ids) to opened bases and adapters to be read."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
 from cross_lora_core.catalog import AdapterRecord, BaseRecord, Work
 from cross_lora_core.errors import ConfigurationError, RecordConflict
 from cross_lora_core.migration.plan import AdapterCandidate
 from cross_lora_core.models import BaseModel, open_base
+from cross_lora_core.storage import Folder, Store, open_folder
 
 __all__ = ["EVALUATION_FILE", "find_adapters", "find_base", "register_base"]
 
@@ -16,19 +16,26 @@ EVALUATION_FILE = "evaluation.jsonl"
 """Looked for in an adapter's folder when no other file was named."""
 
 
-def find_base(work: Work, text: str) -> BaseModel:
-    """Open a base by its name in the catalog, its folder, or its hub id.
+def find_base(work: Work, text: str, shared: Store | None = None) -> BaseModel:
+    """Open a base by its name in the catalog, its folder, here or on S3, or its hub id.
+
+    Args:
+        work: the catalog.
+        text: what somebody wrote.
+        shared: store in which the digests of bases on S3 are remembered for all machines.
 
     Raises:
         RecordConflict: the folder of a registered base holds other content now.
-        BaseModelError: it is none of the three, or cannot be used.
+        BaseModelError: it is none of these, or cannot be used.
     """
     record = work.base_named(text)
     if record is None:
-        base = open_base(text)
+        base = open_base(text, shared=shared)
         known = work.base_with_digest(base.digest)
-        return base if known is None else open_base(text, name=known.name, revision=known.revision)
-    base = open_base(record.location, name=record.name, revision=record.revision)
+        if known is None:
+            return base
+        return open_base(text, name=known.name, revision=known.revision, shared=shared)
+    base = open_base(record.location, name=record.name, revision=record.revision, shared=shared)
     if base.digest != record.digest:
         raise RecordConflict(
             f"base {text!r} with digest {record.digest[:12]}, as it was registered",
@@ -48,7 +55,7 @@ def register_base(work: Work, base: BaseModel) -> BaseRecord:
     return work.add_base(
         name=base.name,
         digest=base.digest,
-        location=str(base.location.absolute()),
+        location=base.location,
         family=base.family,
         layers=base.layers,
         d_model=base.d_model,
@@ -64,7 +71,7 @@ def find_adapters(
     Args:
         work: the catalog.
         source: name of the base they are on, which need not be registered.
-        texts: names in the catalog, or paths.
+        texts: names in the catalog, paths or s3:// URLs.
         evaluation: file for those that have none of their own.
 
     Raises:
@@ -93,22 +100,23 @@ def _meant(work: Work, source: BaseRecord | None, text: str) -> Iterable[Adapter
     record = work.adapter_named(text, source.id) if source else None
     if record is not None:
         return [_registered(record)]
-    folder = Path(text).expanduser().absolute()
-    if not folder.is_dir():
+    folder = open_folder(text)
+    below = folder.folders()
+    if not below and not folder.names():
         raise ConfigurationError(
             "an adapter's folder, a folder of such, or a registered name",
             repr(text),
             "--adapter",
             "`cross-lora adapter list` shows the registered ones.",
         )
-    inside = sorted(path.parent for path in folder.glob("*/adapter_config.json"))
-    alone = (folder / "adapter_config.json").exists() or not inside
+    inside = [one for one in below if one.has("adapter_config.json")]
+    alone = folder.has("adapter_config.json") or not inside
     return [_in_folder(one) for one in ([folder] if alone else inside)]
 
 
-def _in_folder(folder: Path) -> AdapterCandidate:
-    file = folder / EVALUATION_FILE
-    return AdapterCandidate(folder.name, str(folder), str(file) if file.is_file() else None)
+def _in_folder(folder: Folder) -> AdapterCandidate:
+    evaluation = folder.file_location(EVALUATION_FILE) if folder.has(EVALUATION_FILE) else None
+    return AdapterCandidate(folder.name, folder.location, evaluation)
 
 
 def _registered(record: AdapterRecord) -> AdapterCandidate:

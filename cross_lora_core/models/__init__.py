@@ -1,6 +1,6 @@
 """Base models: which weight does what, read one tensor at a time, known by its digest.
 
-    base = open_base("bases/smollm2-135m")        # a folder, or a hub id
+    base = open_base("bases/smollm2-135m")        # a folder, here or on S3, or a hub id
     base.linear(3, Role.q).module                 # 'model.layers.3.self_attn.q_proj'
     base.read_weight(3, Role.q)                   # float32 [d_out, d_in], y = W x
     base.read_gains(3, Role.q)                    # what the norms around it multiply by
@@ -12,6 +12,7 @@ Names of modules differ between families; roles do not. A family is a table in
 from __future__ import annotations
 
 from cross_lora_core.models.base import BaseModel, open_base
+from cross_lora_core.models.copying import local_base
 from cross_lora_core.models.families import FAMILIES, Family
 from cross_lora_core.models.layers import (
     DEFAULT_GROUP_BYTES,
@@ -36,6 +37,7 @@ __all__ = [
     "factor_bytes",
     "find_role",
     "layer_groups",
+    "local_base",
     "map_layers",
     "open_base",
     "proportional",

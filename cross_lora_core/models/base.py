@@ -1,7 +1,7 @@
 """A base model opened for reading: roles, weights, gains, embedding, tokens, identity.
 
 Opening reads config.json and the headers of the weight files, nothing more. Every read
-opens its file, takes one tensor or a slice of it, and closes the file again.
+takes one tensor or a slice of it, from a folder of this machine or by range from S3.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch import Tensor
 
 from cross_lora_core.errors import BaseModelError
 from cross_lora_core.models.checkpoint import Checkpoint, open_checkpoint
-from cross_lora_core.models.digest import cached_digest
 from cross_lora_core.models.dimensions import read_dimensions
 from cross_lora_core.models.families import Family, family_of
+from cross_lora_core.models.known_digests import known_content
 from cross_lora_core.models.location import locate_base, read_config
 from cross_lora_core.models.naming import checkpoint_container
 from cross_lora_core.models.roles import LinearSpec, Role
 from cross_lora_core.models.specs import build_specs, complete_dimensions, embedding_name, wrong_shape
 from cross_lora_core.models.vocabulary import read_tokens
+from cross_lora_core.storage import Folder, Store, open_folder
 
 __all__ = ["BaseModel", "open_base"]
 
@@ -34,7 +35,8 @@ class BaseModel:
     Attributes:
         name: hub id, or the folder's name, unless another was given.
         revision: commit of the hub, or what was given; None for a plain folder.
-        location: folder of the files.
+        location: opens it again: a path from the root, or an s3:// URL.
+        files: the folder of its files.
         config: config.json as it stands.
         family: the `model_type`, a key of the role tables.
         layers: number of decoder layers.
@@ -45,22 +47,23 @@ class BaseModel:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Folder,
         *,
         name: str,
         revision: str | None = None,
         cache_folder: Path | None = None,
+        shared: Store | None = None,
     ) -> None:
-        self.name, self.revision, self.location = name, revision, folder
+        self.name, self.revision, self.location, self.files = name, revision, folder.location, folder
         self.config: dict[str, Any] = read_config(folder)
-        where = str(folder / "config.json")
+        where = folder.where("config.json")
         self._table: Family = family_of(self.config, where)
         text = {**self.config, **(self.config.get("text_config") or {})}
         _refuse_unhandled(self._table, text, where)
         self._affine = bool(text.get("layer_norm_elementwise_affine", True))
-        self._cache_folder = cache_folder
+        self._remembered = cache_folder, shared
         self._checkpoint: Checkpoint = open_checkpoint(folder)
-        self._container = checkpoint_container(self._table, self._checkpoint.tensors, str(folder))
+        self._container = checkpoint_container(self._table, self._checkpoint.tensors, folder.where())
         stated = read_dimensions(text, self._table, where)
         sizes = complete_dimensions(stated, self._table, self._container, self._checkpoint)
         self._specs = build_specs(self._table, sizes, self._container, self._checkpoint)
@@ -73,15 +76,21 @@ class BaseModel:
         return f"<BaseModel {self.name}: {self.family}, {self.layers} layers of {self.d_model}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.location, self.name, self.revision, self._cache_folder)
+        return _reopen, (self.location, self.name, self.revision, *self._remembered)
 
     @cached_property
     def digest(self) -> str:
         """sha256 hex over the config's meaning and all tensors; the same however the files are sharded.
 
-        Reads every byte once, then answers from the cache until a file changes.
+        Reads every byte once, then answers from what is remembered until a file changes. From then on
+        each read is compared with the bytes the digest was made of.
+
+        Raises:
+            BaseModelError: a file is gone, or ends too early.
         """
-        return cached_digest(self.config, self._checkpoint, self._cache_folder)
+        content = known_content(self.config, self._checkpoint, *self._remembered)
+        self._checkpoint = self._checkpoint.verified_by(content.blocks)
+        return content.digest
 
     def linear(self, layer: int, role: Role) -> LinearSpec:
         """Where the weight of this (layer, role) is.
@@ -108,7 +117,7 @@ class BaseModel:
         are read (of GPT-2's Conv1D the whole tensor, whose columns they are).
 
         Raises:
-            BaseModelError: no such layer or role, or the file was damaged since it was opened.
+            BaseModelError: no such layer or role, or bytes that are not those of the digest.
         """
         spec = self.linear(layer, role)
         if spec.transposed:
@@ -164,7 +173,7 @@ class BaseModel:
 
     @cached_property
     def _tokens(self) -> Mapping[bytes, int]:
-        return read_tokens(self.location)
+        return read_tokens(self.files)
 
     def _read_gain(self, layer: int, norm: str | None) -> Tensor | None:
         if norm is None or not self._affine:
@@ -181,29 +190,42 @@ def open_base(
     name: str | None = None,
     revision: str | None = None,
     cache_folder: Path | None = None,
+    shared: Store | None = None,
 ) -> BaseModel:
-    """Open a folder, or download a hub id and open it.
+    """Open a folder, here or on S3, or download a hub id and open it.
 
     Args:
-        location_or_hub_id: folder with config.json and safetensors, or `org/name`.
+        location_or_hub_id: folder with config.json and safetensors, `s3://bucket/prefix?options` of such
+            a one, or `org/name`.
         name: what to call it; otherwise the hub id or the folder's name.
         revision: commit, branch or tag of the hub; recorded as given for a plain folder.
         cache_folder: where digests are remembered; `$XDG_CACHE_HOME/cross-lora` or
             `~/.cache/cross-lora` unless told.
+        shared: store in which the digests of bases on S3 are remembered for all machines.
 
     Raises:
+        ConfigurationError: an s3:// URL with options that cannot be used, or with credentials.
+        StoreRefused: S3 refuses, for example because there is no such bucket.
+        StoreUnavailable: S3 did not answer.
         BaseModelError: it cannot be found or reached, a file is missing or damaged, a tensor is
             missing or has another shape, or the base is quantised.
         UnknownArchitecture: there is no role table for its `model_type`.
     """
     found = locate_base(location_or_hub_id, revision)
     return BaseModel(
-        found.folder, name=name or found.name, revision=found.revision, cache_folder=cache_folder
+        found.folder,
+        name=name or found.name,
+        revision=found.revision,
+        cache_folder=cache_folder,
+        shared=shared,
     )
 
 
-def _reopen(folder: Path, name: str, revision: str | None, cache_folder: Path | None) -> BaseModel:
-    return BaseModel(folder, name=name, revision=revision, cache_folder=cache_folder)
+def _reopen(
+    location: str, name: str, revision: str | None, cache_folder: Path | None, shared: Store | None
+) -> BaseModel:
+    folder = open_folder(location)
+    return BaseModel(folder, name=name, revision=revision, cache_folder=cache_folder, shared=shared)
 
 
 def _refuse_unhandled(family: Family, config: Mapping[str, Any], where: str) -> None:

@@ -1,4 +1,4 @@
-"""Where a base is: a folder, or a Hugging Face hub id that is downloaded first."""
+"""Where a base is: a folder, here or on S3, or a Hugging Face hub id that is downloaded first."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cross_lora_core.errors import BaseModelError
+from cross_lora_core.storage import Folder, LocalFolder, open_folder
 
 __all__ = ["Location", "locate_base", "read_config"]
 
@@ -20,9 +21,9 @@ UNWANTED_FILES = ["consolidated*", "original/*", "onnx/*", "*/*"]
 
 @dataclass(frozen=True)
 class Location:
-    """A folder on this machine and what the base is called elsewhere."""
+    """A folder and what the base in it is called."""
 
-    folder: Path
+    folder: Folder
     name: str
     revision: str | None
 
@@ -32,11 +33,15 @@ def locate_base(location_or_hub_id: str | Path, revision: str | None = None) -> 
 
     Raises:
         BaseModelError: neither a folder nor a hub id that can be reached.
+        CrossLoraError: what `open_folder` raises for a URL.
     """
-    folder = Path(location_or_hub_id).expanduser()
+    text = str(location_or_hub_id)
+    if "://" in text:
+        found = open_folder(text)
+        return Location(found, found.name, revision)
+    folder = Path(text).expanduser()
     if folder.is_dir():
         return _describe(folder, revision)
-    text = str(location_or_hub_id)
     if folder.exists() or not HUB_ID.fullmatch(text):
         got = "a file" if folder.exists() else "no such folder"
         raise BaseModelError(
@@ -52,8 +57,8 @@ def _describe(folder: Path, revision: str | None) -> Location:
     """A folder in the hub's cache tells the repository and the commit it is a copy of."""
     snapshot = SNAPSHOT.search(folder.absolute().as_posix())
     if snapshot is None:
-        return Location(folder, folder.resolve().name, revision)
-    return Location(folder, snapshot["name"].replace("--", "/"), snapshot["revision"])
+        return Location(LocalFolder(folder), folder.resolve().name, revision)
+    return Location(LocalFolder(folder), snapshot["name"].replace("--", "/"), snapshot["revision"])
 
 
 def _download(hub_id: str, revision: str | None) -> Path:
@@ -74,38 +79,38 @@ def _download(hub_id: str, revision: str | None) -> Path:
     return Path(folder)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Folder) -> dict[str, Any]:
     """config.json of a base whose weights are plain numbers.
 
     Raises:
         BaseModelError: there is none, it is damaged, the base is quantised, or it would fetch code.
     """
-    path = folder / "config.json"
+    where = folder.where("config.json")
     try:
-        config = json.loads(path.read_bytes())
+        config = json.loads(folder.read("config.json"))
     except FileNotFoundError as error:
         raise _no_config(folder) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise _bad_config(path, str(error)) from error
+        raise _bad_config(where, str(error)) from error
     if not isinstance(config, dict):
-        raise _bad_config(path, f"a JSON {type(config).__name__}")
-    _refuse_quantised(config, path)
-    _refuse_kernels(config, path)
+        raise _bad_config(where, f"a JSON {type(config).__name__}")
+    _refuse_quantised(config, where)
+    _refuse_kernels(config, where)
     return config
 
 
-def _refuse_quantised(config: dict[str, Any], path: Path) -> None:
+def _refuse_quantised(config: dict[str, Any], where: str) -> None:
     found = config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config")
     if found:
         raise BaseModelError(
             "a base with fp16, bf16 or fp32 weights",
             f"quantization_config with method {found.get('quant_method', 'unknown')}",
-            str(path),
+            where,
             "Give the unquantised checkpoint of this base; the adapter also serves its quantised form.",
         )
 
 
-def _refuse_kernels(config: dict[str, Any], path: Path) -> None:
+def _refuse_kernels(config: dict[str, Any], where: str) -> None:
     """An attention named like a repository would be downloaded from the hub and run."""
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     named = [part.get(name) for part in parts for name in ("attn_implementation", "_attn_implementation")]
@@ -113,22 +118,22 @@ def _refuse_kernels(config: dict[str, Any], path: Path) -> None:
         raise BaseModelError(
             "an attention implementation that transformers has",
             "one from a repository",
-            str(path),
+            where,
             "Remove attn_implementation from config.json; it is no part of the model.",
         )
 
 
-def _no_config(folder: Path) -> BaseModelError:
-    adapter = (folder / "adapter_config.json").is_file()
+def _no_config(folder: Folder) -> BaseModelError:
+    adapter = folder.has("adapter_config.json")
     return BaseModelError(
         "config.json of a base model",
         "an adapter (adapter_config.json)" if adapter else "no such file",
-        str(folder),
+        folder.where(),
         "Give the folder of the base this adapter was trained on."
         if adapter
         else "Give the folder that holds config.json and the safetensors weights.",
     )
 
 
-def _bad_config(path: Path, got: str) -> BaseModelError:
-    return BaseModelError("config.json with one JSON object", got, str(path), "Download config.json again.")
+def _bad_config(where: str, got: str) -> BaseModelError:
+    return BaseModelError("config.json with one JSON object", got, where, "Download config.json again.")

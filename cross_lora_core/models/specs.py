@@ -97,7 +97,7 @@ def _checked_shape(
         raise BaseModelError(
             "the number of attention heads in config.json, to split " + name,
             "a config without it",
-            str(checkpoint.folder),
+            checkpoint.folder.where(),
             "Download config.json of this base again.",
         )
     rows = None if None in parts else sum(part or 0 for part in parts)
@@ -113,6 +113,6 @@ def wrong_shape(checkpoint: Checkpoint, name: str, wanted: str, got: tuple[int, 
     return BaseModelError(
         f"{name} of shape {wanted}, as config.json implies",
         str(list(got)),
-        str(checkpoint.tensors[name].file),
+        checkpoint.where(checkpoint.tensors[name]),
         "config.json and the weights are of different models; download both again.",
     )

@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from cross_lora_core.errors import BaseModelError
+from cross_lora_core.storage import Folder
 
 __all__ = ["read_tokens", "shared_tokens"]
 
 Spelling = Literal["byte-level", "sentencepiece"]
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACE_MARK = "▁"
+FILE = "tokenizer.json"
 
 
 class HasTokens(Protocol):
@@ -54,7 +55,7 @@ def shared_tokens(a: HasTokens, b: HasTokens, limit: int = 4096) -> tuple[list[i
     return [ours[surface] for surface in chosen], [theirs[surface] for surface in chosen]
 
 
-def read_tokens(folder: Path) -> dict[bytes, int]:
+def read_tokens(folder: Folder) -> dict[bytes, int]:
     """Surface bytes of each ordinary token -> id; added and special tokens are left out.
 
     Where two tokens stand for the same bytes, an ordinary spelling wins over `<0x..>`, then the lower id.
@@ -62,45 +63,44 @@ def read_tokens(folder: Path) -> dict[bytes, int]:
     Raises:
         BaseModelError: no tokenizer.json, or one of another kind than byte-level or SentencePiece.
     """
-    path = folder / "tokenizer.json"
-    description = _load(path)
-    spelling = _spelling_of(description, path)
+    where, description = folder.where(FILE), _load(folder)
+    spelling = _spelling_of(description, where)
     added = {entry["id"] for entry in description.get("added_tokens") or ()}
     tokens: dict[bytes, int] = {}
-    for _, number, surface in sorted(_surfaces(_vocabulary_of(description, path), spelling)):
+    for _, number, surface in sorted(_surfaces(_vocabulary_of(description, where), spelling)):
         if number not in added and surface:
             tokens.setdefault(surface, number)
     return tokens
 
 
-def _load(path: Path) -> dict[str, Any]:
+def _load(folder: Folder) -> dict[str, Any]:
     try:
-        description = json.loads(path.read_bytes())
+        description = json.loads(folder.read(FILE))
     except FileNotFoundError as error:
         raise BaseModelError(
             "tokenizer.json, to match tokens between bases",
             "no such file",
-            str(path.parent),
+            folder.where(),
             "Download it with the base, or let AutoTokenizer save_pretrained it into the folder.",
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise _unusable(path, f"{type(error).__name__}: {error}") from error
+        raise _unusable(folder.where(FILE), f"{type(error).__name__}: {error}") from error
     if not isinstance(description, dict):
-        raise _unusable(path, type(description).__name__)
+        raise _unusable(folder.where(FILE), type(description).__name__)
     return description
 
 
-def _vocabulary_of(description: dict[str, Any], path: Path) -> Iterator[tuple[str, int]]:
+def _vocabulary_of(description: dict[str, Any], where: str) -> Iterator[tuple[str, int]]:
     """Spelling and id of each token: BPE holds a dictionary, Unigram a list of [token, score]."""
     vocab = (description.get("model") or {}).get("vocab")
     if isinstance(vocab, dict):
         return iter(vocab.items())
     if isinstance(vocab, list):
         return ((entry[0], number) for number, entry in enumerate(vocab))
-    raise _unusable(path, "no model.vocab")
+    raise _unusable(where, "no model.vocab")
 
 
-def _spelling_of(description: dict[str, Any], path: Path) -> Spelling:
+def _spelling_of(description: dict[str, Any], where: str) -> Spelling:
     parts = [
         part for name in ("normalizer", "pre_tokenizer", "decoder") for part in _parts(description.get(name))
     ]
@@ -110,7 +110,7 @@ def _spelling_of(description: dict[str, Any], path: Path) -> Spelling:
     marks = any(SPACE_MARK in json.dumps(part, ensure_ascii=False) for part in parts)
     if kinds & {"Metaspace", "ByteFallback"} or marks:
         return "sentencepiece"
-    raise _unusable(path, f"a tokenizer of parts {sorted(str(kind) for kind in kinds)}")
+    raise _unusable(where, f"a tokenizer of parts {sorted(str(kind) for kind in kinds)}")
 
 
 def _parts(component: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
@@ -153,10 +153,10 @@ def _is_text(surface: bytes) -> bool:
     return all(character.isprintable() or character in "\t\n\r" for character in text)
 
 
-def _unusable(path: Path, got: str) -> BaseModelError:
+def _unusable(where: str, got: str) -> BaseModelError:
     return BaseModelError(
         "a byte-level or SentencePiece tokenizer.json",
         got,
-        str(path),
+        where,
         "Save the fast tokenizer of this base into the folder again.",
     )

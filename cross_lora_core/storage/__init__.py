@@ -3,11 +3,17 @@
 store = open_store("file:///var/lib/cross-lora/store")   # or s3://bucket/prefix
 reference = store.put("factors/…/layers-000-005.safetensors", path)   # put-if-absent
 path = store.fetch(reference.key)                                      # verified
+
+What others wrote (bases, adapters) is read as a folder, there or on S3:
+
+folder = open_folder("s3://bucket/bases/llama")
+folder.read("config.json")
 """
 
 from typing import TYPE_CHECKING, Any
 
 from cross_lora_core.storage.base import Store, StoredObject, check_key, sha256_of
+from cross_lora_core.storage.folders import Folder, LocalFolder, absolute_location, open_folder, read_file
 from cross_lora_core.storage.local import LocalStore
 from cross_lora_core.storage.opening import open_store
 from cross_lora_core.storage.s3_location import S3Location, S3Options
@@ -16,14 +22,19 @@ if TYPE_CHECKING:
     from cross_lora_core.storage.s3 import S3Store
 
 __all__ = [
+    "Folder",
+    "LocalFolder",
     "LocalStore",
     "S3Location",
     "S3Options",
     "S3Store",
     "Store",
     "StoredObject",
+    "absolute_location",
     "check_key",
+    "open_folder",
     "open_store",
+    "read_file",
     "sha256_of",
 ]
 

@@ -122,9 +122,18 @@ class S3Location:
         query = self.options.query()
         return f"{self.place}?{query}" if query else self.place
 
+    @property
+    def name(self) -> str:
+        """The last part of the prefix, or the bucket."""
+        return self.prefix.rpartition("/")[2] or self.bucket
+
     def below(self, name: str) -> S3Location:
         """A file or folder in this one."""
         return replace(self, prefix=f"{self.prefix}/{name}" if self.prefix else name)
+
+    def above(self) -> S3Location:
+        """The folder this one is in; the bucket is in none."""
+        return replace(self, prefix=self.prefix.rpartition("/")[0])
 
 
 def _text(value: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,13 +13,13 @@ __all__ = ["app"]
 
 app = typer.Typer(no_args_is_help=True, help="LoRA adapters: check, register, list.")
 BaseOption = Annotated[
-    str | None, typer.Option("--base", help="The base it was trained on: name, folder or hub id")
+    str | None, typer.Option("--base", help="The base it was trained on: name, folder, s3:// URL or hub id")
 ]
 
 
 @app.command("check")
 def check(
-    path: Annotated[Path, typer.Argument(help="Folder that PEFT's save_pretrained wrote")],
+    path: Annotated[str, typer.Argument(help="Folder that PEFT's save_pretrained wrote, or its s3:// URL")],
     base: BaseOption = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -40,9 +39,9 @@ def check(
         raise typer.Exit(ExitCode.ADAPTER_REFUSED)
 
 
-def _show_check(path: Path, found: dict[str, Any]) -> None:
+def _show_check(path: str, found: dict[str, Any]) -> None:
     colour = {"ok": "green", "partial": "yellow", "refused": "red"}[found["status"]]
-    rows = [["status", f"[bold {colour}]{found['status']}[/]"], ["adapter", str(path)]]
+    rows = [["status", f"[bold {colour}]{found['status']}[/]"], ["adapter", path]]
     rows += [
         [name, str(found[name])] for name in ("base", "variant", "rank", "scaling") if found[name] is not None
     ]
@@ -54,11 +53,11 @@ def _show_check(path: Path, found: dict[str, Any]) -> None:
 
 @app.command("add")
 def add(
-    paths: Annotated[list[Path], typer.Argument(help="Adapter folders")],
+    paths: Annotated[list[str], typer.Argument(help="Adapter folders, or their s3:// URLs")],
     base: Annotated[str, typer.Option("--base", help="The base they were trained on")],
     owner: Annotated[str | None, typer.Option(help="Who to ask about them")] = None,
     evaluation: Annotated[
-        Path | None,
+        str | None,
         typer.Option(help="JSON-lines file of prompt and completion; default: evaluation.jsonl inside"),
     ] = None,
     as_json: JsonFlag = False,
@@ -67,7 +66,7 @@ def add(
     with reporting_errors(as_json):
         from tasks.register_adapters import register_adapters
 
-        results = register_adapters([str(path) for path in paths], base, owner, evaluation)
+        results = register_adapters(paths, base, owner, evaluation)
         for one in results:
             say(f"  {one['name']}: {one['status']}" + (f" ({one['reason']})" if one["reason"] else ""))
         document(results, as_json, lambda: None)

@@ -18,7 +18,8 @@ app = typer.Typer(no_args_is_help=True, help="Base models: register, list, depre
 @app.command("add")
 def add(
     locations: Annotated[
-        list[str], typer.Argument(help="Folders with config.json and safetensors, or hub ids")
+        list[str],
+        typer.Argument(help="Folders with config.json and safetensors, their s3:// URLs, or hub ids"),
     ],
     name: Annotated[str | None, typer.Option(help="Name in the catalog; default: the folder's name")] = None,
     revision: Annotated[str | None, typer.Option(help="Commit, branch or tag of a hub id")] = None,

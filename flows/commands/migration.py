@@ -25,12 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = ["MethodName", "migrate", "plan", "report", "status"]
 
-Source = Annotated[str, typer.Option("--source", help="The deprecated base: name, folder or hub id")]
+Source = Annotated[
+    str, typer.Option("--source", help="The deprecated base: name, folder, s3:// URL or hub id")
+]
 Targets = Annotated[list[str], typer.Option("--target", help="A base to move to; may be given several times")]
 Adapters = Annotated[
     list[str] | None,
     typer.Option(
-        "--adapter", help="Adapter folder, folder of such, or registered name; default: all registered"
+        "--adapter",
+        help="Adapter folder or folder of such, here or on S3, or registered name; default: all registered",
     ),
 ]
 MethodName = Literal["cross-lora", "copy", "interpolate", "subspace", "subspace+null"]
@@ -47,7 +50,7 @@ OutputDtype = Annotated[
     Literal["float16", "bfloat16", "float32"], typer.Option("--output-dtype", help="Precision written")
 ]
 Evaluation = Annotated[
-    Path | None, typer.Option("--evaluation", help="JSON lines for adapters that have no evaluation file")
+    str | None, typer.Option("--evaluation", help="JSON lines for adapters that have no evaluation file")
 ]
 
 
@@ -60,9 +63,10 @@ def _request(
     anchor: str,
     output_rank: int | None,
     output_dtype: str,
-    evaluation: Path | None,
+    evaluation: str | None,
 ) -> MigrationRequest:
     from cross_lora_core.migration import MigrationRequest
+    from cross_lora_core.storage import absolute_location
 
     return MigrationRequest.model_validate(
         {
@@ -74,7 +78,7 @@ def _request(
             "anchor": anchor,
             "output_rank": output_rank,
             "output_dtype": output_dtype,
-            "evaluation": str(evaluation.expanduser().absolute()) if evaluation else None,
+            "evaluation": absolute_location(evaluation) if evaluation else None,
             "requested_by": getpass.getuser(),
         }
     )

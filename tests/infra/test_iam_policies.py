@@ -14,7 +14,7 @@ from moto import mock_aws, settings
 
 from cross_lora_core.errors import StoreRefused
 from cross_lora_core.migration import alias_key
-from cross_lora_core.storage import S3Store
+from cross_lora_core.storage import S3Options, S3Store
 from cross_lora_core.storage import s3 as s3_module
 from tests.support.store_contract import a_folder
 
@@ -83,7 +83,7 @@ def become(cloud: pytest.MonkeyPatch, name: str) -> None:
 
 def opened(tmp_path: Path, bucket: str = BUCKET, prefix: str = PREFIX) -> tuple[S3Store, set[str]]:
     """A store, and the operations it calls from now on."""
-    store = S3Store(bucket, prefix, cache=tmp_path / "cache")
+    store = S3Store(bucket, prefix, S3Options(cache=tmp_path / "cache"))
     called: set[str] = set()
     store._client.meta.events.register("before-call.s3", lambda model, **_: called.add(model.name))
     return store, called

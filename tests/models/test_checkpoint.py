@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from cross_lora_core.errors import BaseModelError
 from cross_lora_core.models import Role, open_base
 from cross_lora_core.models.checkpoint import open_checkpoint
+from cross_lora_core.storage import LocalFolder
 from tests.models.conftest import PicoFactory
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,12 +200,12 @@ def test_a_folder_without_weights_says_what_it_holds(own_pico: PicoFactory) -> N
 def test_other_number_formats_are_refused_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
     save_file({"w": torch.ones(2, 2).to(dtype)}, tmp_path / SINGLE)
     with pytest.raises(BaseModelError, match="w in fp16, bf16 or fp32"):
-        open_checkpoint(tmp_path).read("w")
+        open_checkpoint(LocalFolder(tmp_path)).read("w")
 
 
 def test_slices_are_joined_in_the_order_asked(tmp_path: Path) -> None:
     whole = torch.arange(24.0).view(4, 6)
     save_file({"w": whole}, tmp_path / SINGLE)
-    checkpoint = open_checkpoint(tmp_path)
+    checkpoint = open_checkpoint(LocalFolder(tmp_path))
     assert torch.equal(checkpoint.read("w"), whole)
     assert torch.equal(checkpoint.read("w", [(3, 4), (0, 2)]), whole[[3, 0, 1]])

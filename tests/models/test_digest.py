@@ -6,6 +6,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from safetensors.torch import save_file
 from cross_lora_core.models import digest as digest_module
 from cross_lora_core.models import open_base
 from cross_lora_core.models.checkpoint import open_checkpoint
-from cross_lora_core.models.digest import default_cache_folder, normalise_config
+from cross_lora_core.models.digest import normalise_config
+from cross_lora_core.models.known_digests import default_cache_folder
+from cross_lora_core.storage import LocalFolder
 from tests.models.conftest import PicoFactory
 
 WEIGHTS = "model.safetensors"
@@ -24,13 +27,14 @@ WEIGHTS = "model.safetensors"
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The digests that were really computed, in order."""
     calls: list[str] = []
-    original = digest_module.digest_base
+    original = digest_module.read_content
 
-    def counting(*arguments: object) -> str:
-        calls.append(original(*arguments))
-        return calls[-1]
+    def counting(*arguments: Any) -> digest_module.Content:
+        content = original(*arguments)
+        calls.append(content.digest)
+        return content
 
-    monkeypatch.setattr(digest_module, "digest_base", counting)
+    monkeypatch.setattr(digest_module, "read_content", counting)
     return calls
 
 
@@ -80,7 +84,7 @@ def test_the_same_bytes_in_another_shape_are_another_model(tmp_path: Path) -> No
         folder = tmp_path / str(number)
         folder.mkdir()
         save_file({"w": tensor}, folder / WEIGHTS)
-        digests.add(digest_module.digest_base({}, open_checkpoint(folder)))
+        digests.add(digest_module.read_content({}, open_checkpoint(LocalFolder(folder))).digest)
     assert len(digests) == 3
 
 

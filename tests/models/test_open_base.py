@@ -51,7 +51,7 @@ def test_an_open_base_says_what_it_is(pico: PicoFactory) -> None:
 def test_a_folder_is_named_after_itself(pico: PicoFactory) -> None:
     folder = pico("llama")
     base = open_base(str(folder))
-    assert (base.name, base.revision, base.location) == (folder.name, None, folder)
+    assert (base.name, base.revision, base.location) == (folder.name, None, str(folder))
 
 
 def test_a_base_travels_as_its_location_and_opens_again(pico: PicoFactory) -> None:

@@ -12,15 +12,16 @@ from tokenizers import Tokenizer
 from cross_lora_core.errors import BaseModelError
 from cross_lora_core.models import open_base, shared_tokens
 from cross_lora_core.models.vocabulary import read_tokens
+from cross_lora_core.storage import LocalFolder
 from tests.models.conftest import PicoFactory
 from tests.support.pico_models import SPECIALS, WORDS
 
 KINDS = ("byte-level", "sentencepiece-like")
 
 
-def write_tokenizer(folder: Path, **description: Any) -> Path:
+def write_tokenizer(folder: Path, **description: Any) -> LocalFolder:
     (folder / "tokenizer.json").write_text(json.dumps(description))
-    return folder
+    return LocalFolder(folder)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -113,7 +114,7 @@ def test_another_kind_of_tokenizer_is_refused(tmp_path: Path, description: dict[
 def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(BaseModelError, match=r"tokenizer\.json"):
-        read_tokens(tmp_path)
+        read_tokens(LocalFolder(tmp_path))
 
 
 def test_a_base_without_a_tokenizer_opens_and_says_so_when_asked(pico: PicoFactory) -> None:

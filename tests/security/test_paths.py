@@ -18,7 +18,7 @@ from cross_lora_core.errors import AdapterRefused, BaseModelError, Configuration
 from cross_lora_core.evaluation import read_rows
 from cross_lora_core.migration import MigrationRequest, TransferSpec, adapter_prefix, alias_key, path_segment
 from cross_lora_core.models import open_base
-from cross_lora_core.storage import LocalStore, S3Store, Store, check_key
+from cross_lora_core.storage import LocalStore, S3Options, S3Store, Store, check_key
 from tests.support.fleets import make_adapter
 from tests.support.pico_models import build_pico
 
@@ -80,7 +80,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         client = boto3.client("s3")
         client.create_bucket(Bucket="fleet")
         client.put_object(Bucket="fleet", Key="secret", Body=SECRET.encode())
-        yield S3Store("fleet", "team/a", cache=tmp_path / "cache")
+        yield S3Store("fleet", "team/a", S3Options(cache=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("key", ESCAPES)

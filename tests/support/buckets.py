@@ -1,0 +1,35 @@
+"""Folders put into a bucket as others would put them, and the requests that reading them takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+
+def upload(client: Any, folder: Path, bucket: str, prefix: str) -> str:
+    """Every file of a folder and of those in it; the prefix's s3:// URL without options."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            key = f"{prefix}/{path.relative_to(folder).as_posix()}"
+            client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
+    return f"s3://{bucket}/{prefix}"
+
+
+class Requests(list[tuple[str, int]]):
+    """(key, bytes asked for) of each ranged GET of a client from now on; 0 bytes for a whole object."""
+
+    def __init__(self, client: Any) -> None:
+        super().__init__()
+        client.meta.events.register_first("before-send.s3.GetObject", self._note)
+
+    def _note(self, request: Any, **_kwargs: Any) -> None:
+        asked = request.headers.get("Range", b"")
+        text = asked.decode() if isinstance(asked, bytes) else asked
+        found = re.fullmatch(r"bytes=(\d+)-(\d+)", text)
+        size = int(found[2]) - int(found[1]) + 1 if found else 0
+        self.append((request.url.partition("?")[0].rpartition("/")[2], size))
+
+    @property
+    def bytes(self) -> int:
+        return sum(size for _, size in self)
