@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cross_lora_core.errors import ConfigurationError
@@ -49,6 +49,19 @@ class Settings(BaseSettings):
     confidence: float = Field(0.99, gt=0.5, lt=1, description="Level of every bootstrap interval")
     minimum_rows: int = Field(8, ge=2, description="Evaluation files shorter than this prove nothing")
     seed: int = Field(0, ge=0, description="Seed of the random control and of the bootstrap")
+
+    webhook_config: Path | None = Field(
+        None, description="YAML or TOML file: which event deprecates which base"
+    )
+    webhook_start: Literal["deployment", "event"] = Field(
+        "deployment", description="Start a migration by its deployment, or emit an event for an automation"
+    )
+    webhook_secret_mlflow: SecretStr | None = Field(None, description="Secret of MLflow's webhooks")
+    webhook_secret_huggingface: SecretStr | None = Field(None, description="Secret of the Hub's webhooks")
+    webhook_secret_generic: SecretStr | None = Field(None, description="Secret of generic webhooks")
+    webhook_window: int = Field(300, ge=1, description="Seconds a signed delivery may be old or early")
+    webhook_bytes: int = Field(2**20, ge=1024, description="Largest delivery, in bytes")
+    webhook_rate: int = Field(120, ge=1, description="Deliveries per minute and sender")
 
     @property
     def store_url(self) -> str:

@@ -10,7 +10,7 @@ import os
 
 import typer
 
-from flows.commands import adapter, base, catalog, migration, promotion
+from flows.commands import adapter, base, catalog, migration, promotion, sweep
 
 __all__ = ["app", "main"]
 
@@ -32,6 +32,7 @@ app.command("plan")(migration.plan)
 app.command("migrate")(migration.migrate)
 app.command("status")(migration.status)
 app.command("report")(migration.report)
+app.command("sweep")(sweep.sweep)
 app.command("promote")(promotion.promote)
 app.command("rollback")(promotion.rollback)
 

@@ -16,7 +16,7 @@ from cross_lora_core.errors import RetryableError
 from cross_lora_core.storage import StoredObject
 from tasks.runtime import open_catalog, open_stored, put_once
 
-__all__ = ["put_shared"]
+__all__ = ["holding", "put_shared"]
 
 _LEASE_SECONDS = 60.0
 _HEARTBEAT_SECONDS = 15.0
@@ -29,7 +29,7 @@ def put_shared(key: str, write: Callable[[Path], None]) -> tuple[StoredObject, b
     Returns:
         The stored object, and whether this call computed it.
     """
-    holder = f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
+    holder = _new_holder()
     while True:
         found = open_stored().stat(key)
         if found is not None:
@@ -39,6 +39,21 @@ def put_shared(key: str, write: Callable[[Path], None]) -> tuple[StoredObject, b
                 found = open_stored().stat(key)  # the holder before may have ended between look and lease
                 return (found, False) if found is not None else (put_once(key, write), True)
         time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def holding(name: str) -> Iterator[bool]:
+    """Whether the lease of this name is ours while the block runs; another holder is not waited for."""
+    holder = _new_holder()
+    if not _taken(name, holder):
+        yield False
+        return
+    with _held(name, holder):
+        yield True
+
+
+def _new_holder() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}/{uuid.uuid4().hex}"
 
 
 def _taken(key: str, holder: str) -> bool:

@@ -1,0 +1,53 @@
+"""`cross-lora sweep`: start what deprecated bases need, now."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from flows.commands.output import JsonFlag, document, print_table, reporting_errors, say
+
+__all__ = ["sweep"]
+
+
+def sweep(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is due, and start nothing")] = False,
+    as_json: JsonFlag = False,
+) -> None:
+    """Start the migrations of deprecated bases that are due; without a server they run here, one by one.
+
+    A base is due when its date has come, it has a successor and there are adapters on it that nobody has
+    moved or found out about. Running it again, or twice at once, starts nothing twice.
+    """
+    with reporting_errors(as_json):
+        from cross_lora_core.settings import load_settings
+        from flows.embedded import configure_prefect
+
+        configure_prefect(load_settings(), verbose=False)
+        rows = _due() if dry_run else _swept()
+        document(rows, as_json, lambda: _show(rows))
+
+
+def _due() -> list[dict[str, Any]]:
+    from cross_lora_core.registry import load_config
+    from cross_lora_core.settings import load_settings
+    from tasks.due_migrations import due_pairs
+
+    options = load_config(load_settings().webhook_config).migration
+    return [asdict(one) | {"state": "due", "flow_run": None} for one in due_pairs(options)]
+
+
+def _swept() -> list[dict[str, Any]]:
+    from flows.sweep_deprecated import sweep_deprecated
+
+    return [asdict(one) for one in sweep_deprecated()]
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        say("nothing is due")
+        return
+    cells = [[row["source"], row["target"], str(len(row["adapters"])), row["state"]] for row in rows]
+    print_table({"base": {}, "successor": {}, "adapters": {"justify": "right"}, "": {}}, cells)
