@@ -10,7 +10,7 @@ import os
 
 import typer
 
-from flows.commands import adapter, base, catalog, migration, promotion, sweep
+from flows.commands import adapter, base, catalog, migration, promotion, sweep, webhook
 
 __all__ = ["app", "main"]
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(base.app, name="base")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(catalog.app, name="catalog")
+app.add_typer(webhook.app, name="webhook")
 app.command("plan")(migration.plan)
 app.command("migrate")(migration.migrate)
 app.command("status")(migration.status)

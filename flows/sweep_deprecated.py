@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prefect import flow, get_run_logger, task
 
-from cross_lora_core.errors import CrossLoraError, FinalError
 from cross_lora_core.registry import RegistryConfig, load_config
 from cross_lora_core.settings import load_settings
-from flows.starting import Started, start_pair, start_source
+from flows.deliveries import act_upon
+from flows.starting import Started, start_pair
 from tasks.deprecate_bases import poll_registry
 from tasks.due_migrations import due_pairs
 from tasks.move_alias import settle_aliases
-from tasks.receive_delivery import apply_delivery, settle_delivery, unfinished_deliveries
+from tasks.receive_delivery import unfinished_deliveries
 from tasks.runtime import TASK_OPTIONS
 
 __all__ = ["finish_deliveries", "sweep_deprecated"]
@@ -44,18 +42,6 @@ def sweep_deprecated() -> list[Started]:
 
 
 @task(name="finish deliveries", **TASK_OPTIONS)
-def finish_deliveries(config: RegistryConfig) -> list[dict[str, Any]]:
-    """Do what webhook deliveries asked for whose receiver died before it was done."""
-    finished = []
-    for delivery in unfinished_deliveries():
-        try:
-            base = apply_delivery(delivery)
-            started = start_source(base, config.migration, f"webhook {delivery.sender}")
-            settle_delivery(delivery, "started", started.state, started.flow_run)
-            finished.append({"delivery": delivery.delivery, "state": started.state})
-        except FinalError as error:
-            settle_delivery(delivery, "failed", str(error))
-            finished.append({"delivery": delivery.delivery, "state": "failed"})
-        except CrossLoraError as error:
-            get_run_logger().warning("delivery %s waits for the next sweep: %s", delivery.delivery, error)
-    return finished
+def finish_deliveries(config: RegistryConfig) -> dict[str, str]:
+    """Do what deliveries asked for whose receiver died before it was done; says what became of each."""
+    return {one.delivery: act_upon(one, config) for one in unfinished_deliveries()}
