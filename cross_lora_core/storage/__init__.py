@@ -13,7 +13,14 @@ folder.read("config.json")
 from typing import TYPE_CHECKING, Any
 
 from cross_lora_core.storage.base import Store, StoredObject, check_key, sha256_of
-from cross_lora_core.storage.folders import Folder, LocalFolder, absolute_location, open_folder, read_file
+from cross_lora_core.storage.folders import (
+    Folder,
+    LocalFolder,
+    absolute_location,
+    check_location,
+    open_folder,
+    read_file,
+)
 from cross_lora_core.storage.local import LocalStore
 from cross_lora_core.storage.opening import open_store
 from cross_lora_core.storage.s3_location import S3Location, S3Options
@@ -32,6 +39,7 @@ __all__ = [
     "StoredObject",
     "absolute_location",
     "check_key",
+    "check_location",
     "open_folder",
     "open_store",
     "read_file",
@@ -39,10 +47,12 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """S3Store when it is first asked for: who keeps everything in folders needs no boto3."""
-    if name != "S3Store":
-        raise AttributeError(name)
-    from cross_lora_core.storage.s3 import S3Store
+if not TYPE_CHECKING:
 
-    return S3Store
+    def __getattr__(name: str) -> Any:
+        """S3Store when it is first asked for: who keeps everything in folders needs no boto3."""
+        if name != "S3Store":
+            raise AttributeError(name)
+        from cross_lora_core.storage.s3 import S3Store
+
+        return S3Store

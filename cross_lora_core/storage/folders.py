@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from cross_lora_core.storage.opening import local_path
 from cross_lora_core.storage.s3_location import S3Location
 
-__all__ = ["Folder", "LocalFolder", "absolute_location", "open_folder", "read_file"]
+__all__ = ["Folder", "LocalFolder", "absolute_location", "check_location", "open_folder", "read_file"]
 
 
 class Folder(ABC):
@@ -182,6 +182,16 @@ def open_folder(location: str | Path) -> Folder:
 def is_remote(location: str) -> bool:
     """Whether a location is on S3."""
     return urlsplit(location).scheme == "s3"
+
+
+def check_location(text: str) -> None:
+    """Nothing, if the text is no URL, or one that can be used.
+
+    Raises:
+        ConfigurationError: as for `open_folder`.
+    """
+    if "://" in text:
+        absolute_location(text)
 
 
 def absolute_location(location: str) -> str:

@@ -30,6 +30,7 @@ def add(
         from cross_lora_core.errors import ConfigurationError
         from cross_lora_core.migration import register_base
         from cross_lora_core.models import open_base
+        from cross_lora_core.storage import check_location
         from tasks.runtime import open_catalog
 
         if name is not None and len(locations) > 1:
@@ -38,6 +39,7 @@ def add(
             )
         records = []
         for location in locations:
+            check_location(location)
             say(f"reading {location} …")
             base = open_base(location, name=name, revision=revision)
             digest = base.digest  # before the catalog is locked: this reads every byte
