@@ -1,19 +1,24 @@
-"""Who is told how far a flow run is: the terminal that started it, or nobody."""
+"""Who is told how far a flow run is: the terminal that started it, or nobody.
+
+Tasks may run anywhere; their futures are watched in the flow's process.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
-__all__ = ["ProgressListener", "current_listener", "listening"]
+from prefect.futures import PrefectFuture
+
+__all__ = ["ProgressListener", "current_listener", "listening", "watched"]
 
 
 class ProgressListener(Protocol):
-    """Hears of every stage of a flow run that happens in this process; called from task threads."""
+    """Hears of every stage of a flow run of this process; called from threads of the task runner."""
 
     def expect(self, stage: str, count: int) -> None:
-        """`count` more task runs of a stage were submitted."""
+        """`count` more task runs of a stage will be submitted."""
 
     def advance(self, stage: str) -> None:
         """One task run of a stage ended."""
@@ -43,3 +48,10 @@ def listening(listener: ProgressListener) -> Iterator[None]:
         yield
     finally:
         _listeners.pop()
+
+
+def watched(stage: str, future: PrefectFuture[Any]) -> PrefectFuture[Any]:
+    """Tell the current listener when a task run ends."""
+    listener = current_listener()
+    future.add_done_callback(lambda _: listener.advance(stage))
+    return future

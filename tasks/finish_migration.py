@@ -1,15 +1,14 @@
-"""Close a migration: its status, its report, its summary as Prefect artifacts."""
+"""Close a migration: its status, its report, its summary in Prefect's UI."""
 
 from __future__ import annotations
 
 from prefect import get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from cross_lora_core.migration import ItemOutcome, MigrationOutcome, path_segment
-from cross_lora_core.reporting import render_markdown
+from cross_lora_core.migration import ItemOutcome, MigrationOutcome
 from tasks.plan_migration import PreparedMigration
 from tasks.report_migration import gather_report, write_report
 from tasks.runtime import TASK_OPTIONS, open_catalog
+from tasks.summary_artifacts import create_summary_artifacts
 
 __all__ = ["finish_migration"]
 
@@ -25,15 +24,7 @@ def finish_migration(prepared: PreparedMigration, outcomes: list[ItemOutcome]) -
     for one in outcomes:
         get_run_logger().info("%s → %s: %s, %s", one.adapter, one.target, one.verdict, one.reason)
     get_run_logger().info("report: %s", path)
-    name = path_segment(prepared.plan.source.name).lower().replace(".", "-").replace("_", "-")
-    create_markdown_artifact(
-        render_markdown(report), key=f"migration-{name}", description="Verdicts of the fleet"
-    )
-    create_table_artifact(
-        [one.as_dict() for one in outcomes],
-        key=f"verdicts-{name}",
-        description="One row per adapter and target",
-    )
+    create_summary_artifacts(report, outcomes, path)
     plan = prepared.plan
     return MigrationOutcome(
         prepared.migration_id, plan.source.name, str(plan.spec.method), tuple(outcomes), str(path)

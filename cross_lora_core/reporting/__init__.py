@@ -1,6 +1,7 @@
-"""Reports of a migration: an HTML page that stands alone, and the same table as Markdown."""
+"""Reports of a migration: an HTML page that stands alone, the same table as Markdown, a plot of the fleet."""
 
 from cross_lora_core.reporting.data import Interval, ItemReport, MigrationReport
+from cross_lora_core.reporting.fleet_plot import plot_fleet
 from cross_lora_core.reporting.page import VERDICT_MEANINGS, render_markdown, render_page
 
 __all__ = [
@@ -8,6 +9,7 @@ __all__ = [
     "Interval",
     "ItemReport",
     "MigrationReport",
+    "plot_fleet",
     "render_markdown",
     "render_page",
 ]

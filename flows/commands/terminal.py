@@ -55,6 +55,8 @@ class TerminalProgress:
 
     def expect(self, stage: str, count: int) -> None:
         """Make a stage's bar longer by `count`."""
+        if not count:
+            return
         with self._lock:
             if stage not in self._bars:
                 self._bars[stage] = self._progress.add_task(_STAGES.get(stage, stage), total=0)

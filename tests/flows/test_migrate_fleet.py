@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_server", "home"
 
 
 @pytest.fixture(autouse=True)
-def small_groups(monkeypatch):
+def small_groups(home, monkeypatch):
     """Several layer groups even on pico bases."""
     monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", str(2**17))
 
@@ -283,3 +283,61 @@ def test_measures_and_report_hold_the_evidence(fleet):
         assert word in page
     assert "src=" not in page
     assert "<script" not in page
+
+
+def test_only_so_many_items_are_on_their_way_at_a_time(fleet, home, monkeypatch):
+    import flows.migrate_fleet as module
+
+    under_way, most = [], []
+
+    def submitting(*arguments):
+        under_way.append(1)
+        most.append(len(under_way))
+        return submit(*arguments)
+
+    def settling(run):
+        under_way.pop()
+        return settle(run)
+
+    submit, settle = module.submit_item, module.settle_item
+    request = request_for(fleet)
+    together = start_migration(request)
+    monkeypatch.setenv("CROSS_LORA_HOME", str(home.with_name("narrow")))
+    monkeypatch.setattr(module, "submit_item", submitting)
+    monkeypatch.setattr(module, "settle_item", settling)
+    monkeypatch.setattr(module, "_TASK_RUNS_IN_FLIGHT", 1)
+    one_by_one = start_migration(request)
+    assert max(most) == 1
+    assert len(most) == 4
+    assert by_adapter(one_by_one) == by_adapter(together)
+
+
+def test_a_run_is_found_by_its_tags_and_leaves_artifacts(fleet):
+    from prefect.client.orchestration import get_client
+
+    migration = start_migration(
+        request_for(fleet, adapters=[fleet.adapter("measured"), fleet.adapter("plain")])
+    )
+    with catalog().begin() as work, get_client(sync_client=True) as client:
+        run = client.read_flow_run(work.migration(migration.migration).flow_run)
+        assert {"base:old-llama", "target:new-gemma", "method:cross-lora"} <= set(run.tags)
+        assert run.name == "old-llama → new-gemma (cross-lora)"
+        mine = {"flow_run_id": {"any_": [str(run.id)]}}
+        found = client.request("POST", "/artifacts/filter", json={"artifacts": mine}).json()
+        tasks = client.request(
+            "POST", "/task_runs/filter", json={"flow_runs": {"id": {"any_": [str(run.id)]}}}
+        ).json()
+    artifacts = {one["key"]: one for one in found}
+    assert set(artifacts) == {
+        f"{kind}-old-llama" for kind in ("progress", "migration", "verdicts", "improvement", "report")
+    }
+    assert artifacts["progress-old-llama"]["data"] == 100.0
+    assert artifacts["improvement-old-llama"]["data"].startswith("data:image/png;base64,")
+    assert [row["adapter"] for row in json.loads(artifacts["verdicts-old-llama"]["data"])] == [
+        "measured",
+        "plain",
+    ]
+    assert {one["name"] for one in tasks if "adapter:plain" in one["tags"]} >= {
+        "publish plain for new-gemma",
+        "validate plain on new-gemma",
+    }

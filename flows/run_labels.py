@@ -1,0 +1,23 @@
+"""What a flow run is called and tagged in Prefect's UI, so that it is found by base, adapter and method."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect import runtime
+from prefect.client.orchestration import get_client
+
+__all__ = ["label_run", "short_name"]
+
+
+def short_name(text: str) -> str:
+    """Of a folder or URL the last part; a name stays."""
+    return text.rstrip("/").rpartition("/")[2] or text
+
+
+def label_run(**labels: Sequence[str]) -> None:
+    """Add tags `kind:name` to the current flow run."""
+    added = [f"{kind}:{name}" for kind, names in labels.items() for name in names]
+    with get_client(sync_client=True) as client:
+        tags = client.read_flow_run(runtime.flow_run.id).tags
+        client.update_flow_run(runtime.flow_run.id, tags=list(dict.fromkeys([*tags, *added])))
