@@ -10,7 +10,7 @@ import os
 
 import typer
 
-from flows.commands import adapter, base, catalog, migration, promotion, sweep, webhook
+from flows.commands import adapter, base, catalog, deploy, migration, promotion, sweep, webhook
 
 __all__ = ["app", "main"]
 
@@ -36,6 +36,7 @@ app.command("report")(migration.report)
 app.command("sweep")(sweep.sweep)
 app.command("promote")(promotion.promote)
 app.command("rollback")(promotion.rollback)
+app.command("deploy")(deploy.deploy)
 
 
 def main() -> None:
