@@ -31,7 +31,7 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=_default_home, description="Folder for the default catalog and store")
     store: str = Field("", description="file:///folder or s3://bucket/prefix; default: HOME/store")
-    catalog: str = Field("", description="SQLAlchemy URL; default: sqlite under HOME")
+    catalog: str = Field("", repr=False, description="SQLAlchemy URL; default: sqlite under HOME")
     workers: int = Field(min(4, os.cpu_count() or 1), ge=1, le=256, description="Task threads per flow run")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where tensors are computed")
     device_slots: int | None = Field(

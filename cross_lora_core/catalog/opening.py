@@ -129,6 +129,8 @@ def _parsed(url: str) -> URL:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:  # ValueError: a port that is no number
         raise _refused("an SQLAlchemy URL", type(error).__name__) from None
+    if "@" in f"{parsed.host}{parsed.database}":  # the end of a password, which errors would repeat
+        raise _refused("a password with %40 for @ and %2F for /", "a second @")
     if parsed.drivername not in _DRIVERS:
         raise _refused(f"a URL of {' or '.join(_DRIVERS)}", repr(parsed.drivername))
     if parsed.get_backend_name() == "sqlite" and (parsed.host or parsed.username or parsed.query):
