@@ -7,13 +7,14 @@ finds the row that is there.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     CheckConstraint,
     DateTime,
+    Double,
     ForeignKey,
     Integer,
     MetaData,
@@ -87,6 +88,7 @@ class Table(DeclarativeBase):
     """Base of all tables."""
 
     metadata = MetaData(naming_convention=_NAMING)
+    type_annotation_map: ClassVar = {float: Double}  # SQLAlchemy 2.0 would take Float, 2.1 takes Double
 
     id: Mapped[int] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=_now)
