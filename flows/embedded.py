@@ -27,6 +27,9 @@ _EPHEMERAL = {
     "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "100",
 }
 
+_CLIENT = {"PREFECT_CLIENT_RETRY_EXTRA_CODES": "500,504"}
+"""What a Prefect server answers while its own database restarts; 429, 502 and 503 are tried again anyway."""
+
 
 def configure_prefect(settings: Settings, *, verbose: bool) -> bool:
     """Set Prefect's environment for a run from the command line.
@@ -39,6 +42,8 @@ def configure_prefect(settings: Settings, *, verbose: bool) -> bool:
         True when Prefect will start its own short-lived API.
     """
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if verbose else "CRITICAL")
+    for name, value in _CLIENT.items():
+        os.environ.setdefault(name, value)
     embedded = not os.environ.get("PREFECT_API_URL")
     if embedded:
         folder = settings.home.expanduser().absolute() / "prefect"

@@ -8,7 +8,7 @@ second time resumes or finds everything done.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from prefect import flow, runtime
@@ -17,6 +17,7 @@ from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from cross_lora_core.migration import ItemOutcome, MigrationOutcome, MigrationRequest, Plan
 from flows.base_groups import submit_shared
 from flows.fleet_items import ItemRun, announce_items, settle_item, submit_item
+from flows.outages import riding_out, wait_out
 from flows.run_labels import label_run
 from flows.task_runners import RUNNER
 from tasks.finish_migration import finish_migration
@@ -44,21 +45,7 @@ def migrate_fleet(request: MigrationRequest) -> MigrationOutcome:
         One outcome per adapter and target. Items that failed or were refused are among them;
         they do not fail the flow run.
     """
-    prepared = plan_migration(request)
-    plan = prepared.plan
-    label_run(
-        base=[plan.source.name], target=[one.base.name for one in plan.targets], method=[plan.spec.method]
-    )
-    pending = [item for item in prepared.items if item.outcome is None]
-    progress: Any = create_progress_artifact(
-        0.0, key=artifact_key("progress", plan.source.name), description=f"Of {len(pending)} adapters to move"
-    )
-    settled: dict[int, ItemOutcome] = {}
-    for number, (item, outcome) in enumerate(_run_items(plan, pending), start=1):
-        settled[item.item_id] = outcome
-        update_progress_artifact(progress, 100.0 * number / len(pending))
-    outcomes = [item.outcome or settled[item.item_id] for item in prepared.items]
-    return finish_migration(prepared, outcomes)
+    return riding_out(lambda: _migrate(request))
 
 
 def start_migration(request: MigrationRequest) -> MigrationOutcome:
@@ -66,17 +53,54 @@ def start_migration(request: MigrationRequest) -> MigrationOutcome:
     return migrate_fleet(request)
 
 
-def _run_items(plan: Plan, pending: Sequence[PreparedItem]) -> Iterator[tuple[PreparedItem, ItemOutcome]]:
-    """Every pending item with what became of it, in order; only so many are on their way at a time."""
+def _migrate(request: MigrationRequest) -> MigrationOutcome:
+    prepared = plan_migration(request)
+    plan = prepared.plan
+    label_run(
+        base=[plan.source.name], target=[one.base.name for one in plan.targets], method=[plan.spec.method]
+    )
+    settled = _run_items(plan, [item for item in prepared.items if item.outcome is None])
+    outcomes = [item.outcome or settled[item.item_id] for item in prepared.items]
+    return finish_migration(prepared, outcomes)
+
+
+def _run_items(plan: Plan, pending: Sequence[PreparedItem]) -> dict[int, ItemOutcome]:
+    """What became of every pending item; only so many are on their way at a time."""
+    settling = _Settling(plan.source.name, len(pending))
     shared = submit_shared(plan, {item.planned.target.digest for item in pending})
     announce_items(plan, pending)
-    under_way: deque[ItemRun] = deque()
-    for item in pending:
-        while sum(len(run.own) for run in under_way) >= _TASK_RUNS_IN_FLIGHT:
-            yield _settled(under_way.popleft())
-        under_way.append(submit_item(plan, item, shared))
-    yield from map(_settled, under_way)
+    try:
+        for item in pending:
+            settling.make_room()
+            settling.under_way.append(submit_item(plan, item, shared))
+        settling.settle_all()
+    except Exception:  # whatever comes next must not meet task runs of this attempt
+        wait_out([*shared.values(), *(step for run in settling.under_way for step in run.own)])
+        raise
+    return settling.outcomes
 
 
-def _settled(run: ItemRun) -> tuple[PreparedItem, ItemOutcome]:
-    return run.prepared, settle_item(run)
+class _Settling:
+    """Items on their way, in order, and the outcomes of those that arrived, by item; it shows progress."""
+
+    def __init__(self, base: str, expected: int) -> None:
+        self.under_way: deque[ItemRun] = deque()
+        self.outcomes: dict[int, ItemOutcome] = {}
+        self._expected = expected
+        self._progress: Any = create_progress_artifact(
+            0.0, key=artifact_key("progress", base), description=f"Of {expected} adapters to move"
+        )
+
+    def make_room(self) -> None:
+        while sum(len(run.own) for run in self.under_way) >= _TASK_RUNS_IN_FLIGHT:
+            self._settle_first()
+
+    def settle_all(self) -> None:
+        while self.under_way:
+            self._settle_first()
+
+    def _settle_first(self) -> None:
+        run = self.under_way[0]
+        self.outcomes[run.prepared.item_id] = settle_item(run)
+        update_progress_artifact(self._progress, 100.0 * len(self.outcomes) / self._expected)
+        self.under_way.popleft()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -174,25 +173,21 @@ def migrate(
 
 
 def _run(request: MigrationRequest) -> MigrationOutcome:
-    from cross_lora_core.errors import PrefectUnavailable
     from flows.commands.terminal import TerminalProgress
     from flows.migrate_fleet import start_migration
+    from flows.outages import is_outage, unavailable
     from flows.progress import listening
 
     try:
         with TerminalProgress() as progress, listening(progress):
             return start_migration(request)
-    except RuntimeError as error:
-        if "API" not in str(error):
-            raise
-        remedy = (
-            "Check PREFECT_API_URL, or unset it to run without a server; the same command can be run again."
-        )
-        where = os.environ.get("PREFECT_API_URL", "Prefect's short-lived API")
-        raise PrefectUnavailable("an answer", str(error).splitlines()[0], where, remedy) from error
     except KeyboardInterrupt:
         say("[yellow]interrupted[/]; nothing is lost: the same command resumes where this one stopped")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
+    except Exception as error:
+        if is_outage(error):
+            raise unavailable(error) from error
+        raise
 
 
 def show_outcome(outcome: MigrationOutcome) -> None:
