@@ -22,7 +22,7 @@ import transformers.models.auto.modeling_auto  # noqa: E402, F401
 
 import flows.cli  # noqa: E402
 import flows.commands.terminal  # noqa: E402
-import flows.migrate_fleet  # noqa: E402, F401
+import flows.migrate_fleet  # noqa: E402
 from tests.survival import journal  # noqa: E402
 
 
