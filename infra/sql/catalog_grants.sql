@@ -12,6 +12,9 @@ GRANT SELECT ON alembic_version TO cross_lora_app;
 -- Rows that change while the work goes on. None of them is ever deleted.
 GRANT SELECT, INSERT, UPDATE ON bases, adapters, migrations, items, verdicts TO cross_lora_app;
 
+-- What was asked for, by whom, and how far it has come. Kept too.
+GRANT SELECT, INSERT, UPDATE ON deliveries, starts TO cross_lora_app;
+
 -- Who computes what now: comes and goes.
 GRANT SELECT, INSERT, UPDATE, DELETE ON leases TO cross_lora_app;
 

@@ -14,6 +14,7 @@ from cross_lora_core.catalog.tables import Table
 from cross_lora_core.errors import ConfigurationError
 from tests.catalog.test_leases import *  # noqa: F403
 from tests.catalog.test_promotions import *  # noqa: F403  run again below, as the application's role
+from tests.catalog.test_starts_and_deliveries import *  # noqa: F403
 from tests.catalog.test_work import *  # noqa: F403
 from tests.support.catalog_roles import SQL, Roles, make_roles, run_sql
 from tests.support.postgres import find_binary, running_postgres, why_not
@@ -74,6 +75,7 @@ ADDED = {"SELECT", "INSERT"}
 USED = {
     "adapters": ADDED | {"UPDATE"},
     "bases": ADDED | {"UPDATE"},
+    "deliveries": ADDED | {"UPDATE"},
     "evaluations": ADDED,
     "factor_sets": ADDED,
     "items": ADDED | {"UPDATE"},
@@ -81,6 +83,7 @@ USED = {
     "measures": ADDED,
     "migrations": ADDED | {"UPDATE"},
     "promotions": ADDED,
+    "starts": ADDED | {"UPDATE"},
     "verdicts": ADDED | {"UPDATE"},
 }
 
