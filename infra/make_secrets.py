@@ -79,7 +79,7 @@ def _services(worker: Mapping[str, str], reader: Mapping[str, str], host: str) -
         },
         "deploy": client,
         "worker": client | catalog | worker,
-        "webhook": client | catalog,
+        "webhook": client | catalog | _webhook_secrets(),
         "reader": dict(reader),
         "mlflow": {"MLFLOW_WEBHOOK_SECRET_ENCRYPTION_KEY": _fernet_key()},
     }
@@ -113,6 +113,16 @@ def _identities(worker: Mapping[str, str], reader: Mapping[str, str]) -> dict[st
             }
             for name, key in (("worker", worker), ("reader", reader))
         ]
+    }
+
+
+def _webhook_secrets() -> dict[str, str]:
+    """One per sender; what follows `whsec_` is a key in base64, as Standard Webhooks has it."""
+    mlflow, generic = (f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}" for _ in range(2))
+    return {
+        "CROSS_LORA_WEBHOOK_SECRET_MLFLOW": mlflow,
+        "CROSS_LORA_WEBHOOK_SECRET_GENERIC": generic,
+        "CROSS_LORA_WEBHOOK_SECRET_HUGGINGFACE": secrets.token_urlsafe(32),
     }
 
 

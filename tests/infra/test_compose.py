@@ -9,6 +9,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 
+from cross_lora_core.registry import load_config
 from infra.make_secrets import write_secrets
 from tests.support.infra_files import INFRA, compose, env_file
 
@@ -161,3 +162,16 @@ def test_the_api_asks_for_the_password_its_clients_have(secrets: Path) -> None:
     asked = env_file(secrets / "prefect-server.env")["PREFECT_SERVER_API_AUTH_STRING"]
     for client in ("worker", "webhook", "deploy"):
         assert env_file(secrets / f"{client}.env")["PREFECT_API_AUTH_STRING"] == asked
+
+
+def test_the_example_of_webhook_rules_can_be_read() -> None:
+    assert load_config(INFRA / "webhooks.example.yaml").mlflow
+
+
+def test_migrations_find_a_worker_with_and_without_a_gpu() -> None:
+    declared = yaml.safe_load((INFRA / "prefect.yaml").read_text())["deployments"]
+    pools = {one["work_pool"]["name"] for one in declared}
+    assert pools == {"cross-lora-cpu", "cross-lora-gpu"}
+    assert "cross-lora-gpu" in SERVICES["worker-no-gpu"]["command"]
+    assert SERVICES["worker-no-gpu"]["profiles"] == ["no-gpu"]
+    assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]

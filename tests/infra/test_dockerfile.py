@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from tests.support.infra_files import INFRA, dockerfile
+from tests.support.infra_files import INFRA, ROOT, dockerfile
 
 TARGETS = ("worker-cpu", "worker-gpu", "webhook", "prefect-server", "mlflow")
 
@@ -60,3 +61,15 @@ def test_every_installation_is_pinned() -> None:
 def test_nothing_looks_like_a_secret() -> None:
     for line in re.findall(r"^(?:ENV|ARG) .*$", dockerfile(), flags=re.MULTILINE):
         assert not re.search(r"PASSWORD|SECRET|TOKEN|AUTH|_KEY", line)
+
+
+def copied() -> list[str]:
+    lines = re.findall(r"^COPY (?!--from)(.*)$", dockerfile(), flags=re.MULTILINE)
+    return [source for line in lines for source in line.split()[:-1]]
+
+
+@pytest.mark.parametrize("source", copied())
+def test_what_is_copied_exists_and_is_sent_to_the_builder(source: str) -> None:
+    assert (ROOT / source).exists()
+    sent = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    assert any(fnmatch(source, pattern) for pattern in sent)
