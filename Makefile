@@ -10,7 +10,7 @@ FLEET := $(filter-out %/broken-nonfinite %/README.md,$(wildcard examples/adapter
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 RUN := CROSS_LORA_HOME=$(HOME_DIR) $(BIN)/cross-lora
 
-.PHONY: help demo test check bench install clean
+.PHONY: help demo test test-services check bench install clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -35,6 +35,9 @@ demo: $(VENV)/.installed  ## Migrate a real fleet between two real bases and pri
 
 test: $(VENV)/.installed  ## Run every test
 	$(BIN)/python -m pytest
+
+test-services: $(VENV)/.installed  ## Run the tests against real servers: S3, PostgreSQL, Prefect, Dask, Ray, MLflow
+	$(BIN)/python -m pytest -m services
 
 check: $(VENV)/.installed  ## Linters, types and import rules
 	$(BIN)/ruff check .
