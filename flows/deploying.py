@@ -127,7 +127,7 @@ def _apply_deployments(file: Path) -> None:
             "`prefect deploy` to accept the file",
             f"exit code {done.returncode}: {said}",
             str(file),
-            "Mend it.",
+            f"Correct it; `prefect deploy --all --prefect-file {file}` shows everything.",
         )
 
 
