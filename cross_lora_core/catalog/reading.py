@@ -231,7 +231,7 @@ class Reader:
         )
         return [record_of(PromotionRecord, row) for row in self._all(chosen.order_by(PromotionRow.id.desc()))]
 
-    def _all(self, statement: Select[RowT]) -> Sequence[RowT]:
+    def _all(self, statement: Select[tuple[RowT]]) -> Sequence[RowT]:
         return self._session.scalars(statement).all()
 
     def _get(self, kind: type[RowT], row_id: int) -> RowT:
