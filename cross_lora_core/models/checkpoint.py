@@ -200,6 +200,16 @@ def _read_index(folder: Folder) -> dict[str, str]:
 
 
 def _read_header(folder: Folder, name: str) -> list[StoredTensor]:
+    """Tensors of one file; a header that came damaged from S3 is asked for once more."""
+    try:
+        return _header_of(folder, name)
+    except BaseModelError:
+        if not folder.remote:
+            raise
+        return _header_of(folder, name)
+
+
+def _header_of(folder: Folder, name: str) -> list[StoredTensor]:
     """Tensors of one file, after checking that the file is as long as its header promises."""
     where = folder.where(name)
     try:

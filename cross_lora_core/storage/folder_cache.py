@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FolderCache"]
 
-_PIECE = 8 << 20
 _IN_USE_SECONDS = 3600
 
 
@@ -105,13 +104,11 @@ def _is_whole(target: Path, folder: Folder, names: Sequence[str]) -> bool:
 
 
 def _download(folder: Folder, name: str, path: Path) -> None:
-    size, written = folder.size(name), 0
-    with path.open("wb") as file:
-        for piece in folder.pieces(name, 0, size, size=_PIECE):
-            written += file.write(piece)
-    if written != size:
+    folder.download(name, path)
+    written = path.stat().st_size
+    if written != folder.size(name):
         remedy = "The same command can be run again."
-        raise StoreUnavailable(f"{size} bytes", str(written), folder.where(name), remedy)
+        raise StoreUnavailable(f"{folder.size(name)} bytes", str(written), folder.where(name), remedy)
     sync_file(path)
 
 

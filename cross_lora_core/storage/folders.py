@@ -7,6 +7,7 @@ for piece in folder.pieces("model.safetensors", 8, 4096, size=1024): ...
 
 from __future__ import annotations
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -65,6 +66,10 @@ class Folder(ABC):
         Nothing says that the bytes are the right ones but what the caller compares them with. On S3 all
         come from the version of the object that was there when the folder was opened.
         """
+
+    @abstractmethod
+    def download(self, name: str, path: Path) -> None:
+        """Write a file's bytes to a path of this machine; compared with nothing, like `pieces`."""
 
     @abstractmethod
     def local(self, names: Sequence[str], check: Callable[[Path], None]) -> Path:
@@ -138,6 +143,10 @@ class LocalFolder(Folder):
             stream.seek(start)
             for position in range(start, stop, size):
                 yield stream.read(min(size, stop - position))
+
+    def download(self, name: str, path: Path) -> None:
+        """See `Folder.download`."""
+        shutil.copyfile(self._plain(name), path)
 
     def local(self, names: Sequence[str], check: Callable[[Path], None]) -> Path:  # noqa: ARG002
         """See `Folder.local`; itself."""

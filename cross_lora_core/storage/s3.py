@@ -10,12 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cross_lora_core.errors import ObjectCorrupted, ObjectExists, ObjectNotFound, StoreUnavailable
@@ -35,7 +34,7 @@ from cross_lora_core.storage.cache import ReadCache, default_cache
 from cross_lora_core.storage.s3_client import connect
 from cross_lora_core.storage.s3_errors import AlreadyThere, translating
 from cross_lora_core.storage.s3_location import S3Location, S3Options
-from cross_lora_core.storage.s3_reading import read_pieces
+from cross_lora_core.storage.s3_reading import download, read_pieces, read_whole
 
 __all__ = ["S3Store"]
 
@@ -144,10 +143,7 @@ class S3Store(Store):
                 head = self._client.head_object(Bucket=self.bucket, Key=self._full(check_key(key)))
         except ObjectNotFound:
             return None
-        metadata = {name.lower(): value for name, value in head["Metadata"].items()}
-        recorded = metadata.get("sha256", "")
-        sha256 = recorded if _SHA256.fullmatch(recorded) else UNKNOWN
-        return StoredObject(key, sha256, head["ContentLength"])
+        return StoredObject(key, _recorded(head), head["ContentLength"])
 
     def fetch(self, key: str) -> Path:
         """See `Store.fetch`; a copy in the cache. What came spoiled is fetched once more."""
@@ -161,9 +157,9 @@ class S3Store(Store):
             return self._download(known, aside)
 
     def _download(self, known: StoredObject, aside: Path) -> Path:
-        transfer = TransferConfig(num_download_attempts=self.options.attempts)
+        where = {"Bucket": self.bucket, "Key": self._full(known.key)}
         with self._translating(known.key):
-            self._client.download_file(self.bucket, self._full(known.key), str(aside), Config=transfer)
+            download(self._client, where, known.size, aside, attempts=self.options.attempts)
         verify(aside, known, self._place)
         return self._cache.folder / known.sha256
 
@@ -229,12 +225,18 @@ class S3Store(Store):
 
     def read_pointer(self, key: str) -> bytes | None:
         """See `Store.read_pointer`."""
+        where = {"Bucket": self.bucket, "Key": self._full(check_key(key))}
         try:
-            with self._translating(key):
-                found = self._client.get_object(Bucket=self.bucket, Key=self._full(check_key(key)))
-                return found["Body"].read()
+            for _ in range(2):  # it may be spoiled on the way once
+                with self._translating(key):
+                    data, answer = read_whole(self._client, where, attempts=self.options.attempts)
+                sha256 = sha256_of(data)[0]
+                if _recorded(answer) in (sha256, UNKNOWN):
+                    return data
         except ObjectNotFound:
             return None
+        remedy = "Run the same command again; if it stays so, promote or roll back once more."
+        raise ObjectCorrupted("bytes of the sha256 that was put", sha256, f"{self._place}/{key}", remedy)
 
     def folder_url(self, prefix: str) -> str:
         """The folder's s3:// URL."""
@@ -249,3 +251,10 @@ class S3Store(Store):
 
     def _translating(self, key: str) -> AbstractContextManager[None]:
         return translating(f"{self._place}/{key}")
+
+
+def _recorded(answer: Mapping[str, Any]) -> str:
+    """The sha256 in an object's metadata, which anybody may have written, its name in any case."""
+    metadata = {name.lower(): value for name, value in answer["Metadata"].items()}
+    found = metadata.get("sha256", "")
+    return found if _SHA256.fullmatch(found) else UNKNOWN

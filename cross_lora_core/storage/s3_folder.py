@@ -26,7 +26,7 @@ from cross_lora_core.storage.folders import Folder
 from cross_lora_core.storage.s3_client import connect
 from cross_lora_core.storage.s3_errors import AlreadyThere, translating
 from cross_lora_core.storage.s3_location import S3Location, S3Options
-from cross_lora_core.storage.s3_reading import read_pieces, read_whole
+from cross_lora_core.storage.s3_reading import download, read_pieces, read_whole
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -113,6 +113,12 @@ class S3Folder(Folder):
             yield from read_pieces(
                 self._client, self._request(name), start, stop, piece=size, attempts=attempts
             )
+
+    def download(self, name: str, path: Path) -> None:
+        """See `Folder.download`; over several streams at once."""
+        where, size = self._request(name), self._listed(name).size
+        with self._reading(name):
+            download(self._client, where, size, path, attempts=self._at.options.attempts)
 
     def local(self, names: Sequence[str], check: Callable[[Path], None]) -> Path:
         """See `Folder.local`; in the cache folder of the options."""

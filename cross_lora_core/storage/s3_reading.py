@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import (
@@ -21,11 +24,12 @@ from botocore.exceptions import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["read_pieces", "read_whole"]
+__all__ = ["download", "read_pieces", "read_whole"]
 
 _BROKEN = (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 _LONGEST_PAUSE = 20.0
+_PART, _PIECE, _STREAMS = 16 << 20, 4 << 20, 8
 
 
 class _RangeIgnored(HTTPClientError):
@@ -74,7 +78,7 @@ def read_pieces(
             failures += 1
             if failures >= attempts:
                 raise
-            pause(failures)
+            _pause(failures)
 
 
 def _end_of(answer: Any, start: int) -> int:
@@ -102,9 +106,37 @@ def read_whole(client: S3Client, where: dict[str, Any], *, attempts: int) -> tup
             failures += 1
             if failures >= attempts:
                 raise
-            pause(failures)
+            _pause(failures)
 
 
-def pause(failures: int) -> None:
+def download(client: S3Client, where: dict[str, Any], size: int, path: Path, *, attempts: int) -> None:
+    """An object's bytes into a file, over several streams at once; no checksum covers them.
+
+    Args:
+        client: with bounded retries.
+        where: as for `read_pieces`.
+        size: of the object, in bytes.
+        path: written; of no use if this raises.
+        attempts: as for `read_pieces`, for each part of 16 MiB.
+
+    Raises:
+        OSError: the file cannot be written.
+        BotoCoreError: no answer came whole.
+        ClientError: the server refused.
+    """
+    with path.open("wb") as file:
+
+        def fetch(start: int) -> None:
+            stop = min(start + _PART, size)
+            for piece in read_pieces(client, where, start, stop, piece=_PIECE, attempts=attempts):
+                os.pwrite(file.fileno(), piece, start)
+                start += len(piece)
+
+        with ThreadPoolExecutor(_STREAMS) as pool:
+            for _ in pool.map(fetch, range(0, size, _PART)):  # the first that raises ends those to come
+                pass
+
+
+def _pause(failures: int) -> None:
     """Wait for a random time that grows with the number of failures, as botocore does between attempts."""
     time.sleep(random.random() * min(2**failures / 2, _LONGEST_PAUSE))  # noqa: S311

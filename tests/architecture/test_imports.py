@@ -30,5 +30,10 @@ def test_library_imports_no_prefect(package: str) -> None:
     assert "prefect" not in _modules_after(f"import cross_lora_core.{package}")
 
 
+@pytest.mark.parametrize("package", ["models", "adapters", "migration"])
+def test_who_keeps_everything_in_folders_needs_no_boto3(package: str) -> None:
+    assert not {"boto3", "botocore"} & _modules_after(f"import cross_lora_core.{package}")
+
+
 def test_help_does_not_wait_for_torch() -> None:
     assert not {"torch", "prefect", "transformers"} & _modules_after("import flows.cli")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from cross_lora_core.storage import Store, open_store
 from flows.cli import app
 from flows.migrate_fleet import start_migration
 from tests.support.buckets import Requests, upload
+from tests.support.faulty_proxy import ERROR_500, ERROR_503, LOSE_ANSWER, RESET, SPOIL, Fault, faulty_proxy
 from tests.support.seaweed import Seaweed
 
 pytestmark = [pytest.mark.services, pytest.mark.flow, pytest.mark.usefixtures("home")]
 BUCKET = "fleet-on-s3"
+GROUP_BYTES = str(2**17)
 Place = Callable[[str], str]
+BAD = (ERROR_500, ERROR_503, RESET, LOSE_ANSWER, SPOIL, Fault(cut=1000))
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def place(filled: Seaweed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     for name, value in filled.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", str(2**17))
+    monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", GROUP_BYTES)
     return lambda prefix: filled.url(BUCKET, prefix)
 
 
@@ -59,19 +63,62 @@ def verdicts(outcome: MigrationOutcome) -> list[tuple[Any, ...]]:
     return [(one.adapter, one.verdict, one.modules_landed, one.improvement) for one in outcome.items]
 
 
-@pytest.mark.usefixtures("prefect_server")
-def test_a_fleet_on_s3_ends_as_one_on_a_disk(fleet, place, monkeypatch, tmp_path):
-    here = start_migration(request_for(fleet.source, fleet.target, fleet.adapters))
-    expected = contents(open_store(load_settings().store_url))
-    monkeypatch.setenv("CROSS_LORA_HOME", str(tmp_path / "other-home"))
+@dataclass(frozen=True)
+class Reference:
+    """What a run on this machine's disk ends with."""
+
+    verdicts: list[tuple[Any, ...]]
+    contents: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def here(fleet, prefect_server, tmp_path_factory: pytest.TempPathFactory) -> Reference:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("CROSS_LORA_HOME", str(tmp_path_factory.mktemp("here")))
+        patched.setenv("CROSS_LORA_GROUP_BYTES", GROUP_BYTES)
+        outcome = start_migration(request_for(fleet.source, fleet.target, fleet.adapters))
+        return Reference(verdicts(outcome), contents(open_store(load_settings().store_url)))
+
+
+def test_a_fleet_on_s3_ends_as_one_on_a_disk(fleet, here, place, monkeypatch):
     monkeypatch.setenv("CROSS_LORA_STORE", place("store"))
-    names = fleet.source.name, fleet.target.name
-    there = start_migration(request_for(*(place(f"bases/{name}") for name in names), place("adapters")))
-    assert verdicts(there) == verdicts(here)
-    assert contents(open_store(place("store"))) == expected
-    assert len(expected) > 20
-    again = start_migration(request_for(*(place(f"bases/{name}") for name in names), place("adapters")))
+    request = request_for(
+        *(place(f"bases/{one.name}") for one in (fleet.source, fleet.target)), place("adapters")
+    )
+    there = start_migration(request)
+    assert verdicts(there) == here.verdicts
+    assert contents(open_store(place("store"))) == here.contents
+    assert len(here.contents) > 20
+    again = start_migration(request)
     assert (again.migration, again.items) == (there.migration, there.items)
+
+
+def test_an_adapter_moved_over_a_bad_network_ends_the_same(fleet, here, place, filled, monkeypatch):
+    monkeypatch.setenv("CROSS_LORA_WORKERS", "1")  # so that no request meets a fault twice in a row
+    with faulty_proxy(filled.port) as (proxy, port):
+        bad = {"endpoint": f"http://127.0.0.1:{port}", "timeout": 5}
+        source, target, adapter, store = (
+            filled.url(BUCKET, prefix, **bad)
+            for prefix in (
+                f"bases/{fleet.source.name}",
+                f"bases/{fleet.target.name}",
+                "adapters/measured",
+                "bad-store",
+            )
+        )
+        monkeypatch.setenv("CROSS_LORA_STORE", store)
+        for base in (source, target):  # the first reading has nothing to be compared with
+            open_base(base).digest  # noqa: B018
+        proxy.at_random(BAD, share=0.1, seed=7)
+        there = start_migration(request_for(source, target, adapter))
+        met = list(proxy.faults)
+        proxy.clear()
+        found = contents(open_store(store))
+    assert verdicts(there) == [one for one in here.verdicts if one[0] == "measured"]
+    assert found.items() <= here.contents.items()
+    assert len(found) > 10
+    assert len(met) > 10
+    assert len(set(met)) >= 4
 
 
 def test_a_layer_group_is_factorized_from_its_own_bytes(fleet, place):

@@ -12,6 +12,7 @@ from moto import mock_aws
 
 from cross_lora_core.errors import BaseModelError, ConfigurationError, ObjectCorrupted, StoreUnavailable
 from cross_lora_core.models import BaseModel, Role, local_base, open_base
+from cross_lora_core.models import checkpoint as checkpoint_module
 from cross_lora_core.models import digest as digest_module
 from cross_lora_core.storage import LocalStore
 from tests.models.conftest import PicoFactory
@@ -123,6 +124,22 @@ def test_a_header_spoiled_on_the_way_is_found(
     monkeypatch.setattr("cross_lora_core.models.base.read_config", spoiled_config)
     with pytest.raises(StoreUnavailable, match="spoiled on the way"):
         open_base(url, cache_folder=tmp_path / "c").digest  # noqa: B018
+
+
+def test_a_header_that_came_damaged_is_asked_for_once_more(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, times = checkpoint_module._read, []
+
+    def spoiling(*arguments):
+        times.append(arguments)
+        content = real(*arguments)
+        return b"[" + content[1:] if len(times) in spoiled else content
+
+    monkeypatch.setattr(checkpoint_module, "_read", spoiling)
+    spoiled = {2}
+    assert open_base(url).layers == 2
+    spoiled = {count + len(times) for count in (2, 4)}
+    with pytest.raises(BaseModelError, match="unreadable header"):
+        open_base(url)
 
 
 def spoiled_config(folder):

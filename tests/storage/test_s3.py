@@ -18,9 +18,10 @@ from botocore.exceptions import (
 from moto import mock_aws
 
 from cross_lora_core.errors import ObjectCorrupted, ObjectExists, StoreRefused, StoreUnavailable
-from cross_lora_core.storage import S3Options, S3Store, Store
+from cross_lora_core.storage import S3Options, S3Store, Store, s3_reading
 from cross_lora_core.storage import s3 as s3_module
 from cross_lora_core.storage.s3_errors import translating
+from tests.support.buckets import Requests
 from tests.support.store_contract import StoreContract, a_folder
 
 BUCKET = "fleet"
@@ -45,6 +46,9 @@ class TestS3Store(StoreContract):
         store._client.put_object(
             Bucket=BUCKET, Key=f"team/a/{key}", Body=b"spoiled!", Metadata=head["Metadata"]
         )
+
+    def test_a_pointer_is_never_seen_half_written(self, store: Store) -> None:
+        pytest.skip("moto closes an object that is replaced while it is read; SeaweedFS shows it")
 
     def reopen(self, store: Store) -> Store:
         return S3Store(BUCKET, "team/a", S3Options(cache=store._cache.folder.with_name("other-cache")))
@@ -262,10 +266,8 @@ def test_the_checksum_is_read_whatever_the_case_of_its_name(store, monkeypatch):
 
 def test_the_cache_is_used_and_checked(store, monkeypatch):
     downloads = []
-    real = store._client.download_file
-    monkeypatch.setattr(
-        store._client, "download_file", lambda *a, **kw: downloads.append(a[1]) or real(*a, **kw)
-    )
+    real = s3_module.download
+    monkeypatch.setattr(s3_module, "download", lambda *a, **kw: downloads.append(a[1]) or real(*a, **kw))
     store.put("a", b"a" * 10)
     cached = store.fetch("a")
     assert store.fetch("a") == cached
@@ -278,11 +280,30 @@ def test_the_cache_is_used_and_checked(store, monkeypatch):
 def test_a_failed_download_leaves_nothing_in_the_cache(store, monkeypatch):
     store.put("a", b"a" * 10)
 
-    def fail(_bucket, _key, path, **_kwargs):
-        Path(path).write_bytes(b"aaa")
+    def fail(_descriptor, _data, _position):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(store._client, "download_file", fail)
+    monkeypatch.setattr(os, "pwrite", fail)
     with pytest.raises(StoreRefused, match="disk is full"):
         store.fetch("a")
     assert not list(store._cache.folder.iterdir())
+
+
+def test_a_large_object_comes_over_several_streams(store, monkeypatch, tmp_path):
+    monkeypatch.setattr(s3_reading, "_PART", 1000)
+    data = bytes(range(256)) * 40 + b"odd end"
+    store.put("large", data)
+    asked = Requests(store._client)
+    assert store.fetch("large").read_bytes() == data
+    assert sorted(size for _, size in asked) == [247, *[1000] * 10]
+    monkeypatch.setattr(store._client, "get_object", fail_with("SlowDown", 503))
+    store.put("other", data[1:])
+    with pytest.raises(StoreUnavailable):
+        store.fetch("other")
+
+
+def fail_with(code: str, status: int):
+    def fail(**_kwargs):
+        raise ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "Any")
+
+    return fail
