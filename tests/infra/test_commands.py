@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from tests.support.infra_files import commands
+from flows.cli import app
+from tests.support.infra_files import ROOT, commands
 
 STARTED = {
     place: command
@@ -39,3 +42,23 @@ def test_every_command_exists_with_its_options(place: str) -> None:
 
 def test_there_are_commands_to_look_at() -> None:
     assert len(STARTED) >= 8
+
+
+DOCS = {
+    path.name: path.read_text() for path in (ROOT / "docs" / "operations.md", ROOT / "docs" / "security.md")
+}
+MADE_BY_THE_READER = {"infra/secrets", "infra/webhooks.yaml"}
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_the_runbook_names_commands_that_exist(name: str) -> None:
+    known = CliRunner().invoke(app, ["--help"]).output
+    for group in sorted(set(re.findall(r"cross-lora ([a-z]+)\b", DOCS[name]))):
+        assert re.search(rf"\b{group}\b", known), group
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_the_runbook_names_files_that_exist(name: str) -> None:
+    for path in sorted(set(re.findall(r"\b(?:infra|tests|docs)/[\w./-]*\w", DOCS[name]))):
+        given = any(path.startswith(one) for one in MADE_BY_THE_READER)
+        assert given or (ROOT / path).exists(), path
