@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Literal
+from typing import Any, Literal
 
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from cross_lora_core.errors import CrossLoraError, EventRefused, RetryableError, SignatureRefused
 from cross_lora_core.registry import RegistryConfig, Sender
@@ -48,56 +48,76 @@ _REFUSALS = {
 }
 
 
-def create_app(settings: Settings, config: RegistryConfig) -> FastAPI:
-    """The receiver as an ASGI application.
+class Receiver:
+    """Takes deliveries: checks them, keeps them, hands them to the actor.
 
     Args:
         settings: secrets and limits.
         config: which event deprecates which base.
     """
-    actor, rate = Actor(config), RateLimit(settings.webhook_rate)
+
+    def __init__(self, settings: Settings, config: RegistryConfig) -> None:
+        self._settings, self._config = settings, config
+        self._actor, self._rate = Actor(config), RateLimit(settings.webhook_rate)
 
     @asynccontextmanager
-    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Take up what a receiver before this one left, and leave nothing half done at the end."""
         for delivery in await run_in_threadpool(unfinished_deliveries):
-            actor.submit(delivery)
+            self._actor.submit(delivery)
         yield
-        await run_in_threadpool(actor.close)
+        await run_in_threadpool(self._actor.close)
 
-    app = FastAPI(title="cross-lora webhooks", docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_exception_handler(CrossLoraError, _refuse)
-    app.add_exception_handler(HTTPException, _say)
-    app.add_exception_handler(RequestValidationError, _no_sender)
+    async def take(self, sender: Sender, request: Request) -> Answer:
+        """Answer one delivery.
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        """The process is alive."""
-        return {"status": "ok"}
-
-    @app.post(
-        "/webhooks/{sender}",
-        status_code=202,
-        responses={code: {"model": Refusal, "description": text} for code, text in _REFUSALS.items()},
-    )
-    async def receive(sender: Sender, request: Request) -> Answer:
-        """Take a delivery of a registry."""
-        secret = secret_of(sender, settings)
-        if secret is None:
-            raise HTTPException(404, _REFUSALS[404])
-        if not rate.allows(f"{sender} {request.client.host if request.client else ''}"):
-            raise HTTPException(429, _REFUSALS[429], {"Retry-After": "60"})
+        Raises:
+            HTTPException: an unexpected sender, too large, or too many.
+            EventRefused: not the sender's, or not in its form.
+            CatalogUnavailable: it could not be kept.
+        """
+        secret = self._expected(sender, request)
         try:
-            body = await read_whole(request.stream(), settings.webhook_bytes)
+            body = await read_whole(request.stream(), self._settings.webhook_bytes)
         except TooLarge:
             raise HTTPException(413, _REFUSALS[413], {"Connection": "close"}) from None
-        event, delivery = read_delivery(sender, _headers(request), body, secret, settings)
-        kept, done = await run_in_threadpool(keep_delivery, event, delivery, config)
+        event, delivery = read_delivery(sender, _headers(request), body, secret, self._settings)
+        kept, done = await run_in_threadpool(keep_delivery, event, delivery, self._config)
         if done or kept.state == "ignored":
             return Answer(state="duplicate" if done else "ignored")
-        actor.submit(kept)
+        self._actor.submit(kept)
         return Answer(state="received")
 
+    def _expected(self, sender: Sender, request: Request) -> SecretStr:
+        secret = secret_of(sender, self._settings)
+        if secret is None:
+            raise HTTPException(404, _REFUSALS[404])
+        if not self._rate.allows(f"{sender} {request.client.host if request.client else ''}"):
+            raise HTTPException(429, _REFUSALS[429], {"Retry-After": "60"})
+        return secret
+
+
+def create_app(settings: Settings, config: RegistryConfig) -> FastAPI:
+    """The receiver as an ASGI application; its routes are described at `/openapi.json`."""
+    receiver = Receiver(settings, config)
+    app = FastAPI(title="cross-lora webhooks", docs_url=None, redoc_url=None, lifespan=receiver.lifespan)
+    for kind, handler in (
+        (CrossLoraError, _refuse),
+        (HTTPException, _say),
+        (RequestValidationError, _no_sender),
+    ):
+        app.add_exception_handler(kind, handler)
+    app.add_api_route("/health", _health)
+    refusals: Any = {code: {"model": Refusal, "description": text} for code, text in _REFUSALS.items()}
+    app.add_api_route(
+        "/webhooks/{sender}", receiver.take, methods=["POST"], status_code=202, responses=refusals
+    )
     return app
+
+
+async def _health() -> dict[str, str]:
+    """The process is alive."""
+    return {"status": "ok"}
 
 
 def _headers(request: Request) -> dict[str, str]:
