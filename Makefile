@@ -10,7 +10,7 @@ FLEET := $(filter-out %/broken-nonfinite %/README.md,$(wildcard examples/adapter
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
 RUN := CROSS_LORA_HOME=$(HOME_DIR) $(BIN)/cross-lora
 
-.PHONY: help demo test test-services check bench install clean
+.PHONY: help demo test test-services check survival bench install clean
 .DEFAULT_GOAL := help
 
 help:  ## Show this list
@@ -44,6 +44,9 @@ check: $(VENV)/.installed  ## Linters, types and import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+survival: $(VENV)/.installed  ## Kill servers, workers and flows at 50 seeded points; write the table of docs/survival.md
+	$(BIN)/python -m tests.survival.run --trials 50 --seed 7 --json build/survival.json --markdown docs/survival.md
 
 bench: $(VENV)/.installed  ## Time and memory of every step, on the demo's bases
 	$(BIN)/python tests/benchmarks/bench_migration.py --bases $(BASES) --adapter examples/adapters/log-fields

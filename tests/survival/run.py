@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
+from tests.survival import table
+from tests.survival.deployed import deploy
 from tests.survival.stand import standing
 from tests.survival.trial import VICTIMS, Result, run_trial, run_undisturbed
 
@@ -22,6 +24,8 @@ def trials(folder: Path, count: int, seed: int, victims: list[str]) -> Iterator[
     """One result after the other; the victims take turns."""
     with standing(folder) as stand:
         undisturbed = run_undisturbed(stand)
+        if "worker" in victims:
+            deploy(stand)
         for number in range(count):
             victim = victims[number % len(victims)]
             try:
@@ -36,6 +40,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--victim", action="append", choices=sorted(VICTIMS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path, help="document that gets the table between its marks")
     parser.add_argument("--folder", type=Path)
     chosen = parser.parse_args()
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="survival-"))
@@ -45,6 +50,8 @@ def main() -> int:
         print(json.dumps(asdict(result)), flush=True)
         if chosen.json:
             chosen.json.write_text(json.dumps([asdict(one) for one in results], indent=1))
+    if chosen.markdown:
+        table.write(results, chosen.markdown)
     lost = [one for one in results if one.lost]
     print(f"{len(results)} trials, lost = {len(lost)}, kept in {folder}", file=sys.stderr)
     return 1 if lost else 0

@@ -8,11 +8,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.survival import journal
+from tests.survival import deployed, journal
 from tests.survival.picture import Picture, evaluations, take
 from tests.survival.stand import Ground, Run, Stand
 
 WORKERS = 2
+DONE = 4
+"""Exit code of a migration in which everything is done and one adapter was refused, as one of the fleet is."""
 PATIENCE = 300.0
 STEPS = 64
 """Journal lines of an undisturbed run, about; a seeded point beyond its end means: after everything was done."""
@@ -66,7 +68,7 @@ class Undisturbed:
 
 
 SERVERS = ("s3", "postgres", "prefect")
-VICTIMS = ("flow", *SERVERS)
+VICTIMS = ("flow", *SERVERS, "worker")
 OUTAGE = 5.0
 """Seconds a killed server stays away, at most."""
 
@@ -74,7 +76,7 @@ OUTAGE = 5.0
 def run_undisturbed(stand: Stand) -> Undisturbed:
     ground = stand.ground()
     run = stand.migrate(ground)
-    assert run.wait(PATIENCE) == 4, run.said[-3000:]
+    assert run.wait(PATIENCE) == DONE, run.said[-3000:]
     picture = take(stand, ground)
     assert not picture.differs_from(picture)
     return Undisturbed(picture, dict(journal.begun(journal.read(ground.journal))))
@@ -83,11 +85,11 @@ def run_undisturbed(stand: Stand) -> Undisturbed:
 def run_trial(stand: Stand, undisturbed: Undisturbed, number: int, seed: int, victim: str) -> Result:
     """Kill `victim` at the point that `seed` and `number` decide, and see what is left."""
     chance = random.Random(f"{seed}/{number}/{victim}")
-    point = _point(chance)
+    point = _point(chance, victim)
     result = Result(number, seed, victim, str(point))
     ground = stand.ground()
-    run = stand.migrate(ground)
-    _wait_for(point, run, ground)
+    run = _begin(stand, ground, victim)
+    _wait_for(point, run, ground, sum(undisturbed.computed.values()) * 2)
     if victim in SERVERS:
         killed_at, visible = _kill_server(stand, ground, run, victim, chance.uniform(0, OUTAGE))
     else:
@@ -95,6 +97,8 @@ def run_trial(stand: Stand, undisturbed: Undisturbed, number: int, seed: int, vi
         killed_at, visible = time.time(), take(stand, ground)
     result.reached = sum(entry.at <= killed_at for entry in journal.read(ground.journal))
     result.lost += [f"visible after the kill: {one}" for one in visible.half_written]
+    if victim == "worker":
+        _finish_deployed(stand, ground, result)
     _recover(stand, ground, run, result)
     result.seconds = round(time.time() - killed_at, 1)
     result.lost += take(stand, ground).differs_from(undisturbed.picture)
@@ -116,15 +120,32 @@ def _kill_server(stand: Stand, ground: Ground, run: Run, victim: str, outage: fl
     return killed_at, visible
 
 
-def _point(chance: random.Random) -> Point:
+def _point(chance: random.Random, victim: str) -> Point:
+    """A worker has a process to start first, which may be killed too."""
     steps = chance.randrange(STEPS)
-    return Point(steps, chance.uniform(0, 0.3) if steps else chance.uniform(0, 1.5))
+    return Point(steps, chance.uniform(0, 0.3 if steps else 15 if victim == "worker" else 1.5))
 
 
-def _wait_for(point: Point, run: Run, ground: Ground) -> None:
-    while not run.ended and len(journal.read(ground.journal)) < point.steps:
+def _begin(stand: Stand, ground: Ground, victim: str) -> Run:
+    """The process that may be killed: the command, or a worker that the server gives the migration to."""
+    if victim != "worker":
+        return stand.migrate(ground)
+    deployed.submit(stand, ground)
+    return deployed.start_worker(stand, ground)
+
+
+def _wait_for(point: Point, run: Run, ground: Ground, lines: int) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not run.ended and len(journal.read(ground.journal)) < min(point.steps, lines):
+        assert time.monotonic() < deadline, f"step {point.steps} never came: {run.said[-3000:]}"
         time.sleep(0.005)
     time.sleep(point.seconds)
+
+
+def _finish_deployed(stand: Stand, ground: Ground, result: Result) -> None:
+    state = deployed.finish(stand, ground, PATIENCE)
+    if state != "COMPLETED":
+        result.lost.append(f"the deployment's run ended {state}")
 
 
 def _recover(stand: Stand, ground: Ground, run: Run, result: Result) -> None:
@@ -135,7 +156,7 @@ def _recover(stand: Stand, ground: Ground, run: Run, result: Result) -> None:
         result.lost.append(f"a traceback instead of an error: {run.said[-600:]}")
     again = stand.migrate(ground)
     result.recovery = again.wait(PATIENCE)
-    if result.recovery != 4 or _unfinished(again):
+    if result.recovery != DONE or _unfinished(again):
         result.lost.append(f"recovery ended {result.recovery}: {_unfinished(again) or again.said[-600:]}")
 
 
