@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,19 +23,22 @@ from cross_lora_core.migration import (
     read_projections,
 )
 from cross_lora_core.models import Role
+from cross_lora_core.storage import sha256_of
 from tasks.runtime import TASK_OPTIONS, open_ref, open_stored
 
 __all__ = ["Published", "projected_modules", "publish_adapter"]
 
+_WRITTEN_LAST = "adapter_config.json"
+"""Of a folder in the store: where it is, the others are."""
+
 
 @dataclass(frozen=True)
 class Published:
-    """A published adapter: its folder in the store, its URL for loaders, its weights' digest."""
+    """A published adapter: its folder in the store, its URL for loaders, its weights' digest, its rank."""
 
     prefix: str
     url: str
     sha256: str
-    modules: int
     rank: int
 
 
@@ -56,13 +61,21 @@ def projected_modules(plan: Plan, item: PlannedItem) -> dict[tuple[int, Role], P
     **TASK_OPTIONS,
 )
 def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
-    """Write the adapter that PEFT and vLLM load; the version follows from the inputs."""
-    store = open_stored()
-    projected = projected_modules(plan, item)
+    """Write the adapter that PEFT and vLLM load; the version follows from the inputs.
+
+    One that is there already, whole, is neither assembled nor written again.
+    """
     prefix = adapter_prefix(plan.source, item.target, item.adapter.name, item.adapter.digest, plan.spec)
+    if open_stored().stat(f"{prefix}/{_WRITTEN_LAST}") is None:
+        _assemble(plan, item, prefix)
+    return _published(prefix)
+
+
+def _assemble(plan: Plan, item: PlannedItem, prefix: str) -> None:
+    projected = projected_modules(plan, item)
     with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
         folder = Path(scratch) / "adapter"
-        written = write_adapter(
+        write_adapter(
             folder,
             open_ref(item.target),
             {key: one.update for key, one in projected.items()},
@@ -70,13 +83,16 @@ def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
             dtype=getattr(torch, plan.spec.output_dtype),
             provenance=_provenance(plan, item, projected),
         )
-        try:
-            store.put_folder(prefix, folder)
-        except ObjectExists:  # another worker published the same version first; its folder stands
-            store.fetch(f"{prefix}/adapter_config.json")
-    weights = store.stat(f"{prefix}/adapter_model.safetensors")
-    assert weights is not None
-    return Published(prefix, store.folder_url(prefix), weights.sha256, written.modules, written.rank)
+        with suppress(ObjectExists):  # another worker published the same version first; its folder stands
+            open_stored().put_folder(prefix, folder)
+
+
+def _published(prefix: str) -> Published:
+    store = open_stored()
+    rank = json.loads(store.get(f"{prefix}/{_WRITTEN_LAST}"))["r"]
+    key = f"{prefix}/adapter_model.safetensors"
+    sha256, _ = sha256_of(store.fetch(key))
+    return Published(prefix, store.folder_url(prefix), sha256, rank)
 
 
 def _provenance(

@@ -119,6 +119,22 @@ def test_a_lost_output_is_made_again_the_same(fleet, home):
     assert stored_files(home) == before
 
 
+def test_what_was_published_and_not_validated_is_not_assembled_again(fleet, monkeypatch):
+    def breaking(*_args, **_kwargs):
+        raise ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("assembled again")
+
+    request = request_for(fleet, adapters=[fleet.adapter("plain")])
+    with monkeypatch.context() as broken:
+        broken.setattr("tasks.validate_adapter.decide", breaking)
+        assert start_migration(request).items[0].status == "failed"
+    monkeypatch.setattr("tasks.publish_adapter.write_adapter", never)
+    (again,) = start_migration(request).items
+    assert (again.status, again.verdict) == ("done", "unverified")
+
+
 def test_one_that_breaks_fails_alone_and_the_next_run_mends_it(fleet, monkeypatch):
     import tasks.project_adapter as module
 
