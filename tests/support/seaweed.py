@@ -103,6 +103,7 @@ def running_seaweed(folder: Path) -> Iterator[Seaweed]:
         "ip": "127.0.0.1",
         "ip.bind": "127.0.0.1",
         "s3.config": config,
+        "master.electionTimeout": "1s",  # it elects itself after every start
         "volume.max": 50,
         "master.volumeSizeLimitMB": 256,
         "s3.port.iceberg": 0,

@@ -20,13 +20,13 @@ from tests.survival.stand import standing
 from tests.survival.trial import VICTIMS, Result, run_trial, run_undisturbed
 
 
-def trials(folder: Path, count: int, seed: int, victims: list[str]) -> Iterator[Result]:
+def trials(folder: Path, numbers: range, seed: int, victims: list[str]) -> Iterator[Result]:
     """One result after the other; the victims take turns."""
     with standing(folder) as stand:
         undisturbed = run_undisturbed(stand)
         if "worker" in victims:
             deploy(stand)
-        for number in range(count):
+        for number in numbers:
             victim = victims[number % len(victims)]
             try:
                 yield run_trial(stand, undisturbed, number, seed, victim)
@@ -37,6 +37,9 @@ def trials(folder: Path, count: int, seed: int, victims: list[str]) -> Iterator[
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=50)
+    parser.add_argument(
+        "--first", type=int, default=0, help="number of the first; so that two may share them"
+    )
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--victim", action="append", choices=sorted(VICTIMS))
     parser.add_argument("--json", type=Path)
@@ -45,7 +48,8 @@ def main() -> int:
     chosen = parser.parse_args()
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="survival-"))
     results = []
-    for result in trials(folder, chosen.trials, chosen.seed, chosen.victim or list(VICTIMS)):
+    numbers = range(chosen.first, chosen.trials)
+    for result in trials(folder, numbers, chosen.seed, chosen.victim or list(VICTIMS)):
         results.append(result)
         print(json.dumps(asdict(result)), flush=True)
         if chosen.json:

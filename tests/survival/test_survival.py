@@ -32,7 +32,7 @@ def undisturbed(stand: Stand) -> Undisturbed:
     return found
 
 
-@pytest.mark.parametrize(("number", "victim"), enumerate(VICTIMS))
+@pytest.mark.parametrize(("number", "victim"), list(enumerate(VICTIMS)))
 def test_nothing_is_lost(stand, undisturbed, number, victim):
     """Adapters, digests, verdicts and rows are those of an undisturbed run; only what was in flight is redone."""
     result = run_trial(stand, undisturbed, number, seed=4, victim=victim)
