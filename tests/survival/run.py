@@ -53,6 +53,7 @@ def main() -> int:
         results.append(result)
         print(json.dumps(asdict(result)), flush=True)
         if chosen.json:
+            chosen.json.parent.mkdir(parents=True, exist_ok=True)
             chosen.json.write_text(json.dumps([asdict(one) for one in results], indent=1))
     if chosen.markdown:
         table.write(results, chosen.markdown)
