@@ -42,5 +42,9 @@ def factorize_base(base: Base, rank: Rank = 320, anchor: Anchor = "tokens") -> l
     ]
     total = sum(one.size for one in stored)
     get_run_logger().info("%s: %d layer groups, %.1f MB", plan.base.name, len(rows), total / 2**20)
-    create_table_artifact(rows, key=artifact_key("factors", plan.base.name), description=plan.spec.key)
+    create_table_artifact(
+        rows,
+        key=artifact_key("factors", plan.base.name),
+        description=f"{len(rows)} layer groups of {plan.base.name}, rank {rank}",
+    )
     return rows

@@ -88,7 +88,9 @@ class _Settling:
         self.outcomes: dict[int, ItemOutcome] = {}
         self._expected = expected
         self._progress: Any = create_progress_artifact(
-            0.0, key=artifact_key("progress", base), description=f"Of {expected} adapters to move"
+            0.0 if expected else 100.0,
+            key=artifact_key("progress", base),
+            description=f"{expected} adapters to move from {base}",
         )
 
     def make_room(self) -> None:

@@ -36,11 +36,15 @@ class TransferOptions(BaseModel):
 
 
 class _Moved(BaseModel):
-    source: str = Field(description="The deprecated base model the adapters were trained on")
-    targets: list[str] = Field(min_length=1, description="The base models to move them to")
+    source: str = Field(
+        description="The deprecated base the adapters were trained on: registered name, folder or hub id"
+    )
+    targets: list[str] = Field(
+        min_length=1, description="The bases to move them to: registered name, folder or hub id each"
+    )
     adapters: list[str] = Field(
         default_factory=list,
-        description="Adapters to move; empty means every adapter registered on the source base",
+        description="Adapters to move: registered name or folder each; empty: all registered on the source",
     )
 
 

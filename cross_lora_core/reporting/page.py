@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from cross_lora_core.reporting.data import MigrationReport
+from cross_lora_core.reporting.data import ItemReport, MigrationReport
 from cross_lora_core.reporting.plots import LOSS_LABELS, plot_energy, plot_losses, plot_norms
 
 __all__ = ["VERDICT_MEANINGS", "render_markdown", "render_page"]
@@ -57,21 +57,24 @@ def render_page(report: MigrationReport) -> str:
 
 
 def render_markdown(report: MigrationReport) -> str:
-    """The verdict table as Markdown, for a Prefect artifact."""
-    lines = [
-        f"# {report.source} → {', '.join(report.targets)}",
-        "",
-        f"Method `{report.method}`. "
-        + ", ".join(f"{count} {name}" for name, count in report.counts.items())
-        + ".",
-        "",
-        "| adapter | target | verdict | modules | " + " | ".join(LOSS_LABELS) + " | reason |",
-        "|---|---|---|---|" + "---|" * len(LOSS_LABELS) + "---|",
-    ]
-    for item in report.items:
-        losses = " | ".join(f"{item.losses[one]:.4f}" if one in item.losses else "–" for one in LOSS_LABELS)
-        landed = f"{item.modules_landed} of {item.modules_expected}"
-        lines.append(
-            f"| {item.adapter} | {item.target} | **{item.verdict}** | {landed} | {losses} | {item.reason} |"
-        )
-    return "\n".join(lines)
+    """The verdict table and the reasons as Markdown, for a Prefect artifact."""
+    counts = ", ".join(f"{count} {name}" for name, count in report.counts.items())
+    return "\n".join(
+        [
+            f"# {report.source} → {', '.join(report.targets)}",
+            "",
+            f"Method `{report.method}`. {counts}.",
+            "",
+            "| adapter | target | verdict | modules | " + " | ".join(LOSS_LABELS) + " |",
+            "|---|---|---|---|" + "---|" * len(LOSS_LABELS),
+            *map(_markdown_row, report.items),
+            "",
+            *(f"- **{one.adapter} → {one.target}**: {one.reason}" for one in report.items),
+        ]
+    )
+
+
+def _markdown_row(item: ItemReport) -> str:
+    losses = " | ".join(f"{item.losses[one]:.4f}" if one in item.losses else "–" for one in LOSS_LABELS)
+    landed = f"{item.modules_landed} of {item.modules_expected}"
+    return f"| {item.adapter} | {item.target} | **{item.verdict}** | {landed} | {losses} |"

@@ -83,3 +83,4 @@ def test_markdown_has_a_row_per_item():
     text = render_markdown(report(MEASURED, REFUSED))
     assert "| tickets <b> | new | **migrated** | 6 of 6 | 1.0000 | 1.0000 | 1.0100 | 0.8000 |" in text
     assert "1 migrated, 1 refused" in text
+    assert f"- **{REFUSED.adapter} → {REFUSED.target}**: {REFUSED.reason}" in text.splitlines()
