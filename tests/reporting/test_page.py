@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cross_lora_core.catalog import MeasureRecord
@@ -9,6 +10,7 @@ from cross_lora_core.reporting import (
     Interval,
     ItemReport,
     MigrationReport,
+    plot_fleet,
     render_markdown,
     render_page,
 )
@@ -84,3 +86,17 @@ def test_markdown_has_a_row_per_item():
     assert "| tickets <b> | new | **migrated** | 6 of 6 | 1.0000 | 1.0000 | 1.0100 | 0.8000 |" in text
     assert "1 migrated, 1 refused" in text
     assert f"- **{REFUSED.adapter} → {REFUSED.target}**: {REFUSED.reason}" in text.splitlines()
+
+
+def test_the_plot_of_a_fleet_shows_what_was_measured():
+    picture = plot_fleet([MEASURED, REFUSED])
+    assert picture is not None
+    assert picture.startswith(b"\x89PNG")
+    assert plot_fleet([REFUSED]) is None
+
+
+def test_the_plot_of_a_large_fleet_stays_a_picture():
+    many = [replace(MEASURED, adapter=f"adapter-{number}") for number in range(500)]
+    picture = plot_fleet(many)
+    assert picture is not None
+    assert len(picture) < 200_000
