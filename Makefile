@@ -8,6 +8,8 @@ SOURCE := smollm2-135m
 TARGET := gemma-3-270m
 FLEET := $(filter-out %/broken-nonfinite %/README.md,$(wildcard examples/adapters/*))
 TORCH := $(shell sed -n 's/^\(torch==[0-9.]*\)$$/\1/p' constraints.txt)
+# Tests that wait for servers leave the cores to others; a file stays with one process, for what it shares.
+PARALLEL := --numprocesses 3 --dist loadfile
 RUN := CROSS_LORA_HOME=$(HOME_DIR) $(BIN)/cross-lora
 
 .PHONY: help demo test test-services check survival bench install clean
@@ -34,10 +36,10 @@ demo: $(VENV)/.installed  ## Migrate a real fleet between two real bases and pri
 	$(RUN) migrate --source $(SOURCE) --target $(TARGET)
 
 test: $(VENV)/.installed  ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-services: $(VENV)/.installed  ## Run the tests against real servers: S3, PostgreSQL, Prefect, Dask, Ray, MLflow
-	$(BIN)/python -m pytest -m services
+	$(BIN)/python -m pytest -m services $(PARALLEL)
 
 check: $(VENV)/.installed  ## Linters, types and import rules
 	$(BIN)/ruff check .
