@@ -16,6 +16,7 @@ import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.deployments import run_deployment
 from prefect.events import emit_event
+from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 from prefect.states import Running, Scheduled
 from typer.testing import CliRunner
@@ -70,6 +71,7 @@ def environment(server, tmp_path_factory) -> Iterator[dict[str, str]]:
         for name, value in values.items():
             patched.setenv(name, value)
         yield values
+        EventsWorker.drain_all()  # or it sends later tests' events to this server, minutes after it is gone
 
 
 @pytest.fixture(scope="module")
