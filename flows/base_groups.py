@@ -14,7 +14,7 @@ from flows.progress import current_listener, watched
 from tasks.align_bases import align_group
 from tasks.factorize_base import factorize_group
 
-__all__ = ["GroupFutures", "inputs_of", "submit_shared"]
+__all__ = ["GroupFutures", "factors_of", "inputs_of", "submit_shared"]
 
 _Future = PrefectFuture[Any]
 _Job = TypeVar("_Job")
@@ -31,7 +31,7 @@ def submit_shared(plan: Plan, wanted: set[str]) -> GroupFutures:
 def inputs_of(plan: Plan, target: PlannedTarget, group: LayerGroup, shared: GroupFutures) -> list[_Future]:
     """The task runs that a projection onto a target's layer group waits for."""
     aligned = shared.get(("align " + target.base.digest, group.index))
-    return [aligned] if aligned else _factors_of(plan, target, group, shared)
+    return [aligned] if aligned else factors_of(plan, target, group, shared)
 
 
 def _submit_factors(plan: Plan, wanted: set[str]) -> GroupFutures:
@@ -72,14 +72,15 @@ def _submit_alignments(plan: Plan, wanted: set[str], factors: GroupFutures) -> G
             "align",
             align_group.submit(
                 plan.source, target, group, plan.spec, FactorSource.of(plan, target, group),
-                return_state=False, wait_for=_factors_of(plan, target, group, factors),
+                return_state=False, wait_for=factors_of(plan, target, group, factors),
             ),
         )
         for target, group in jobs
     }  # fmt: skip
 
 
-def _factors_of(plan: Plan, target: PlannedTarget, group: LayerGroup, factors: GroupFutures) -> list[_Future]:
+def factors_of(plan: Plan, target: PlannedTarget, group: LayerGroup, factors: GroupFutures) -> list[_Future]:
+    """The factorizations behind a projection onto a target's layer group."""
     source = FactorSource.of(plan, target, group).source
     keys = [(plan.source.digest, one.group.index) for one in source]
     return [factors[key] for key in [*keys, (target.base.digest, group.index)] if key in factors]

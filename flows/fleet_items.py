@@ -11,7 +11,7 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
 from cross_lora_core.migration import FactorSource, ItemOutcome, Plan
-from flows.base_groups import GroupFutures, inputs_of
+from flows.base_groups import GroupFutures, factors_of, inputs_of
 from flows.progress import current_listener, watched
 from tasks.plan_migration import PreparedItem
 from tasks.project_adapter import project_group
@@ -66,7 +66,11 @@ def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun
         publishing = publish_adapter.submit(own, planned, return_state=False, wait_for=projected)
         published = watched("publish", publishing)
         validated = watched("validate", validate_adapter.submit(own, item, published, return_state=False))
-    awaited = [future for group in target.groups for future in inputs[group]]
+    awaited = [
+        future
+        for group in target.groups
+        for future in (*factors_of(plan, target, group, shared), *inputs[group])
+    ]
     return ItemRun(item, tuple(awaited), (*projected, published, validated))
 
 

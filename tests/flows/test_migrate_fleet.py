@@ -119,6 +119,16 @@ def test_a_lost_output_is_made_again_the_same(fleet, home):
     assert stored_files(home) == before
 
 
+def test_a_failed_factorization_is_the_reason_of_every_item_that_needs_it(fleet, monkeypatch):
+    def breaking(*_args, **_kwargs):
+        raise ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")
+
+    monkeypatch.setattr("tasks.factorize_base.factorize_layers", breaking)
+    outcome = start_migration(request_for(fleet, adapters=[fleet.adapter("plain"), fleet.adapter("wide")]))
+    assert [one.status for one in outcome.items] == ["failed", "failed"]
+    assert all("Look after the disk." in one.reason for one in outcome.items)
+
+
 def test_what_was_published_and_not_validated_is_not_assembled_again(fleet, monkeypatch):
     def breaking(*_args, **_kwargs):
         raise ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")

@@ -38,7 +38,7 @@ class Result:
     Attributes:
         point: when the victim was killed.
         reached: journal lines there were when it was.
-        survivor: how the process that was running ended: its exit code, or `killed`.
+        survivor: how the process that was running ended: its exit code and how many items failed, or `killed`.
         recovery: exit code of the documented command afterwards.
         seconds: from the kill until everything was as undisturbed.
         in_flight: computations that were begun and not stored when the victim was killed.
@@ -151,9 +151,10 @@ def _finish_deployed(stand: Stand, ground: Ground, result: Result) -> None:
 def _recover(stand: Stand, ground: Ground, run: Run, result: Result) -> None:
     """Let the survivor end as it can, then run the documented command once."""
     code = run.wait(PATIENCE)
-    result.survivor = "killed" if code == -9 else str(code)
-    if "Traceback" in run.said and code != -9:
-        result.lost.append(f"a traceback instead of an error: {run.said[-600:]}")
+    failed = len(_unfinished(run))
+    result.survivor = "killed" if code == -9 else f"{code}, {failed} failed" if failed else str(code)
+    if code == 1:  # whatever is foreseen has an exit code of its own
+        result.lost.append(f"not a foreseen error: {run.said[-600:]}")
     again = stand.migrate(ground)
     result.recovery = again.wait(PATIENCE)
     if result.recovery != DONE or _unfinished(again):
