@@ -48,7 +48,7 @@ check: $(VENV)/.installed  ## Linters, types and import rules
 	$(BIN)/lint-imports
 
 survival: $(VENV)/.installed  ## Kill servers, workers and flows at 50 seeded points; write the table of docs/survival.md
-	$(BIN)/python -m tests.survival.run --trials 50 --seed 7 --json build/survival.json --markdown docs/survival.md
+	$(BIN)/python -m tests.survival.run --trials 50 --seed 7 --json docs/survival.json --markdown docs/survival.md
 
 bench: $(VENV)/.installed  ## Time and memory of every step, on the demo's bases
 	$(BIN)/python tests/benchmarks/bench_migration.py --bases $(BASES) --adapter examples/adapters/log-fields
