@@ -13,6 +13,7 @@ from cross_lora_core.adapters.reading import Adapter, LoraModule, Unusable, read
 from cross_lora_core.adapters.roles import RoleUpdates, updates_by_role
 from cross_lora_core.adapters.serving import serving_problems
 from cross_lora_core.adapters.verifying import StructureReport, verify_adapter
+from cross_lora_core.adapters.weights import read_tensors
 from cross_lora_core.adapters.writing import SERVABLE_RANKS, WrittenAdapter, servable_rank, write_adapter
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "check_adapter",
     "local_adapter",
     "read_adapter",
+    "read_tensors",
     "servable_rank",
     "serving_problems",
     "updates_by_role",

@@ -49,7 +49,7 @@ def check_function(loaded: LoadedBase, adapter: Path) -> FunctionCheck:
         after = [_scores(loaded, text) for text in PROBES]
     changes = [float((new - old).abs().max()) for old, new in zip(before, after, strict=True)]
     divergences = torch.cat([_divergence(old, new) for old, new in zip(before, after, strict=True)])
-    return FunctionCheck(landing, max(changes), float(divergences.mean()))
+    return FunctionCheck(landing, float(torch.tensor(changes).max()), float(divergences.mean()))
 
 
 @torch.inference_mode()

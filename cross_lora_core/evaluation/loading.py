@@ -17,10 +17,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
+
+from cross_lora_core.adapters import read_tensors
+from cross_lora_core.storage import open_folder
 
 __all__ = ["Landing", "LoadedBase", "loaded_base"]
 
@@ -46,6 +48,7 @@ class LoadedBase:
     Attributes:
         model: the transformers model, or the PEFT model while an adapter is on.
         limit: tokens the model can read.
+        spoiled: an adapter changed more than PEFT takes back; the base must be loaded anew.
     """
 
     def __init__(self, location: Path, dtype: torch.dtype, device: torch.device) -> None:
@@ -57,6 +60,7 @@ class LoadedBase:
         )
         self._plain = loaded.to(device).eval()
         self.model: Any = self._plain
+        self.spoiled = False
         self.device = device
         config = self._plain.config.get_text_config()
         self.limit: int = int(getattr(config, "max_position_embeddings", 0) or 2048)
@@ -65,23 +69,32 @@ class LoadedBase:
     def with_adapter(self, folder: Path | None) -> Iterator[Landing]:
         """Put an adapter on for the length of the block; None is the base alone.
 
-        Afterwards the base computes what it computed before, bit for bit.
+        Afterwards the base computes what it computed before, bit for bit, unless it is `spoiled`.
         """
         if folder is None:
             yield Landing(0, 0, 0)
             return
+        self.spoiled = True  # until PEFT has put back everything it changed
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # missing keys are counted below, not only warned of
             self.model = PeftModel.from_pretrained(self._plain, str(folder)).eval()
         try:
-            yield _landing(self.model, load_file(folder / "adapter_model.safetensors"))
+            yield _landing(self.model, read_tensors(open_folder(folder)))
         finally:
+            leaves_traces = _leaves_traces(self.model)
             self._plain = self.model.unload()
-            self.model = self._plain
+            self.model, self.spoiled = self._plain, leaves_traces
 
     def encode(self, text: str, *, special: bool) -> list[int]:
         """Token ids of a text, with the tokenizer's own special tokens if asked."""
         return list(self.tokenizer(text, add_special_tokens=special).input_ids)
+
+
+def _leaves_traces(model: Any) -> bool:
+    """Whether an adapter trained more than LoRA factors: biases, whole layers and tokens stay behind."""
+    config = model.peft_config[model.active_adapter]
+    trained = (config.modules_to_save, getattr(config, "trainable_token_indices", None))
+    return config.bias != "none" or any(trained)
 
 
 def _landing(model: Any, file: Mapping[str, Tensor]) -> Landing:
@@ -127,4 +140,8 @@ def loaded_base(
         if key not in _held:
             _held.clear()
             _held[key] = LoadedBase(location, dtype, device)
-        yield _held[key]
+        try:
+            yield _held[key]
+        finally:
+            if _held[key].spoiled:
+                del _held[key]

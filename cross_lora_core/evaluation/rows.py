@@ -25,7 +25,7 @@ class EvaluationRow:
 
 
 def read_rows(path: str | Path) -> tuple[EvaluationRow, ...]:
-    """Read an evaluation file by its path or s3:// URL; blank lines are skipped.
+    """Read an evaluation file by its path or s3:// URL; blank lines are skipped, a repeated row counts once.
 
     Raises:
         ConfigurationError: no such file, no rows, or a line of another form; names the line.
@@ -40,7 +40,7 @@ def read_rows(path: str | Path) -> tuple[EvaluationRow, ...]:
     rows = tuple(_row(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip())
     if not rows:
         raise ConfigurationError("at least one row", "none", file, _FORM)
-    return rows
+    return tuple(dict.fromkeys(rows))
 
 
 def _row(line: str, where: str) -> EvaluationRow:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -128,11 +129,24 @@ def decide(evidence: Evidence, *, confidence: float = 0.99, minimum_rows: int = 
     check = evidence.function
     if check is None or check.landing.landed != check.landing.expected or check.landing.untouched:
         return Decision(Verdict.failed, _landing_reason(check))
+    undefined = _undefined(check, evidence.losses)
+    if undefined:
+        return Decision(
+            Verdict.failed, f"{undefined} not finite on the target or its source: nothing can be told"
+        )
     if not check.changed:
         return Decision(Verdict.no_effect, "loads and changes nothing: no output moved on any probe text")
     if evidence.losses is None or len(evidence.losses.target) < minimum_rows:
         return _without_rows(evidence, minimum_rows)
     return _with_rows(evidence, evidence.losses, confidence, seed)
+
+
+def _undefined(check: FunctionCheck, losses: Losses | None) -> str:
+    """What was measured as NaN or infinity, which is neither a change nor none; empty if nothing was."""
+    if not math.isfinite(check.largest_change):
+        return "scores with the adapter are"
+    means = losses.means() if losses else {}
+    return " and ".join(label for label, mean in means.items() if not math.isfinite(mean)) and "losses are"
 
 
 def _landing_reason(check: FunctionCheck | None) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.output import ExitCode, JsonFlag, document, print_table, reporting_errors, say
+from flows.commands.output import ExitCode, JsonFlag, document, plain, print_table, reporting_errors, say
 
 __all__ = ["app"]
 
@@ -47,7 +47,7 @@ def _show_check(path: str, found: dict[str, Any]) -> None:
     ]
     if found["modules"]:
         rows += [["modules", f"{found['usable']} of {found['modules']} can be moved"]]
-    rows += [["reason", found["reason"]]] if found["reason"] else []
+    rows += [["reason", plain(found["reason"])]] if found["reason"] else []
     print_table({"": {"style": "dim"}, " ": {"overflow": "fold"}}, rows)
 
 
@@ -68,7 +68,7 @@ def add(
 
         results = register_adapters(paths, base, owner, evaluation)
         for one in results:
-            say(f"  {one['name']}: {one['status']}" + (f" ({one['reason']})" if one["reason"] else ""))
+            say(plain(f"  {one['name']}: {one['status']}" + (f" ({one['reason']})" if one["reason"] else "")))
         document(results, as_json, lambda: None)
     if any(one["status"] == "refused" for one in results):
         raise typer.Exit(ExitCode.ADAPTER_REFUSED)

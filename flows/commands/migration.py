@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -13,9 +12,11 @@ from flows.commands.output import (
     ExitCode,
     JsonFlag,
     document,
+    plain,
     print_table,
     reporting_errors,
     say,
+    this_person,
     verdict_text,
 )
 
@@ -78,7 +79,7 @@ def _request(
             "output_rank": output_rank,
             "output_dtype": output_dtype,
             "evaluation": absolute_location(evaluation) if evaluation else None,
-            "requested_by": getpass.getuser(),
+            "requested_by": this_person(),
         }
     )
 
@@ -109,8 +110,8 @@ def plan(
 def _show_plan(described: dict[str, Any]) -> None:
     rows = [
         [
-            item["adapter"],
-            item["target"],
+            plain(item["adapter"]),
+            plain(item["target"]),
             "[magenta]refused[/]" if item["refusal"] else f"{item['modules']} modules",
             str(len(item["skipped"])),
             "–" if item["refusal"] else f"{item['output_bytes'] / 2**20:.1f} MB",
@@ -125,7 +126,7 @@ def _show_plan(described: dict[str, Any]) -> None:
     say("")
     for item in described["items"]:
         for remark in [item["refusal"]] if item["refusal"] else item["skipped_summary"]:
-            say(f"[bold]{item['adapter']}[/]: {remark}")
+            say(f"[bold]{plain(item['adapter'])}[/]: {plain(remark)}")
     cost = described["estimate"]
     say(
         f"\nto compute: {cost['factor_bytes'] / 2**20:.0f} MB of base factors, "
@@ -194,8 +195,8 @@ def show_outcome(outcome: MigrationOutcome) -> None:
     """Print the verdict table, where the adapters are and where the report is."""
     rows = [
         [
-            one.adapter,
-            one.target,
+            plain(one.adapter),
+            plain(one.target),
             verdict_text(one.verdict),
             f"{one.modules_landed} of {one.modules_expected}",
             "–" if one.improvement is None else f"{one.improvement:+.4f}",
@@ -211,7 +212,7 @@ def show_outcome(outcome: MigrationOutcome) -> None:
     )
     say("")
     for one in outcome.items:
-        say(f"[bold]{one.adapter}[/] → {one.target}: {one.reason}")
+        say(f"[bold]{plain(one.adapter)}[/] → {plain(one.target)}: {plain(one.reason)}")
     say(
         "\nimprovement: fall of the loss against the target base, nats per character\n"
         "recovered:   the same as a share of what the adapter gains on its own base"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,11 +13,22 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cross_lora_core.errors import CrossLoraError
 
-__all__ = ["ExitCode", "JsonFlag", "document", "print_table", "reporting_errors", "say", "verdict_text"]
+__all__ = [
+    "ExitCode",
+    "JsonFlag",
+    "document",
+    "plain",
+    "print_table",
+    "reporting_errors",
+    "say",
+    "this_person",
+    "verdict_text",
+]
 
 _err = Console(stderr=True)
 
@@ -49,6 +62,19 @@ class ExitCode(IntEnum):
 def say(text: str) -> None:
     """A line for the person at the terminal, on stderr; wrapped between words there, whole in a file."""
     _err.print(text, highlight=False, soft_wrap=not _err.is_terminal)
+
+
+def plain(text: str) -> str:
+    """A text that is not ours, for `say` and tables: its brackets are no markup."""
+    return escape(text)
+
+
+def this_person() -> str:
+    """The user that runs this; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"user {os.getuid()}"
 
 
 def document(value: Any, as_json: bool, show: Callable[[], None]) -> None:
@@ -92,9 +118,9 @@ def reporting_errors(as_json: bool) -> Iterator[None]:
         if as_json:
             document({"error": type(error).__name__, "message": str(error)}, True, lambda: None)
         _err.print(
-            f"[bold red]{type(error).__name__}[/]: expected {error.expected}, got {error.got}",
+            f"[bold red]{type(error).__name__}[/]: expected {plain(error.expected)}, got {plain(error.got)}",
             highlight=False,
         )
-        _err.print(f"  where: {error.where}", highlight=False)
-        _err.print(f"  what to do: {error.remedy}", highlight=False)
+        _err.print(f"  where: {plain(error.where)}", highlight=False)
+        _err.print(f"  what to do: {plain(error.remedy)}", highlight=False)
         raise typer.Exit(ExitCode.TRY_AGAIN if error.retryable else ExitCode.ERROR) from error

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Annotated, Literal
 
 import typer
 
-from flows.commands.output import JsonFlag, document, reporting_errors, say
+from flows.commands.output import JsonFlag, document, plain, reporting_errors, say, this_person
 
 __all__ = ["promote", "rollback"]
 
@@ -38,8 +37,8 @@ def promote(
     with reporting_errors(as_json):
         from tasks.move_alias import promote_adapter
 
-        moved = promote_adapter(adapter, target, migration, actor or getpass.getuser(), reason, accept)
-        say(f"{adapter} on {target} → {moved['output']}")
+        moved = promote_adapter(adapter, target, migration, actor or this_person(), reason, accept)
+        say(plain(f"{adapter} on {target} → {moved['output']}"))
         document(moved, as_json, lambda: None)
 
 
@@ -50,6 +49,6 @@ def rollback(
     with reporting_errors(as_json):
         from tasks.move_alias import rollback_adapter
 
-        moved = rollback_adapter(adapter, target, actor or getpass.getuser(), reason)
-        say(f"{adapter} on {target} → {moved['output']}")
+        moved = rollback_adapter(adapter, target, actor or this_person(), reason)
+        say(plain(f"{adapter} on {target} → {moved['output']}"))
         document(moved, as_json, lambda: None)

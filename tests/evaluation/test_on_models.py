@@ -184,3 +184,43 @@ def test_an_empty_prompt_and_a_long_one(base):
 def test_a_completion_that_does_not_fit_is_refused(base):
     with opened(base) as loaded, pytest.raises(ConfigurationError, match="the row that begins"):
         row_losses(loaded, [EvaluationRow("a", "zebra " * 200)])
+
+
+@pytest.mark.parametrize("more", [{"modules_to_save": ["lm_head"]}, {"bias": "all"}])
+def test_an_adapter_that_trained_more_than_lora_leaves_nothing_behind(tmp_path: Path, more: dict):
+    folder = build_pico("qwen2", tmp_path / "qwen2")
+    adapter = make_adapter(folder, tmp_path / "adapter", target_modules=["q_proj"], **more)
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: tensor + 0.5 for name, tensor in load_file(file).items()}, file)
+    before, with_it, after = measure(folder, None), measure(folder, adapter), measure(folder, None)
+    assert before == after
+    assert before != with_it
+
+
+def test_an_adapter_that_cannot_be_loaded_leaves_nothing_behind(base: Path, tmp_path: Path):
+    adapter = make_adapter(base, tmp_path / "adapter")
+    before = measure(base, None)
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: tensor[:, :3].contiguous() for name, tensor in load_file(file).items()}, file)
+    with pytest.raises(RuntimeError):
+        measure(base, adapter)
+    assert measure(base, None) == before
+
+
+def test_a_legacy_file_is_measured_too(base: Path, trained: Path, tmp_path: Path):
+    legacy = tmp_path / "legacy"
+    legacy.mkdir()
+    (legacy / "adapter_config.json").write_text((trained / "adapter_config.json").read_text())
+    torch.save(load_file(trained / "adapter_model.safetensors"), legacy / "adapter_model.bin")
+    assert measure(base, legacy) == measure(base, trained)
+
+
+def test_undefined_scores_are_no_verdict(base: Path, tmp_path: Path):
+    adapter = make_adapter(base, tmp_path / "adapter")
+    file = adapter / "adapter_model.safetensors"
+    save_file({name: tensor * 1e30 for name, tensor in load_file(file).items()}, file)
+    with opened(base) as loaded:
+        check = check_function(loaded, adapter)
+    decision = decide(Evidence((), check, None))
+    assert decision.verdict is Verdict.failed
+    assert "not finite" in decision.reason

@@ -69,3 +69,9 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says():
         interval = paired_bootstrap((torch.randn(40, generator=generator) + 0.3).tolist(), draws=500)
         covered += interval.low <= 0.3 <= interval.high
     assert 0.89 <= covered / 300 <= 0.98
+
+
+def test_a_row_that_is_repeated_counts_once(tmp_path):
+    file = tmp_path / "evaluation.jsonl"
+    file.write_text('{"completion": "a"}\n' * 8 + '{"prompt": "", "completion": "a"}\n{"completion": "b"}\n')
+    assert [row.completion for row in read_rows(file)] == ["a", "b"]
