@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import subprocess
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -128,15 +129,13 @@ def as_nobody(act: Callable[[], None], folder: Path) -> str:
 
 
 @pytest.fixture
-def open_path(tmp_path: Path) -> Iterator[Path]:
-    """A folder whose parents others may enter."""
-    above = [path for path in tmp_path.parents if path.stat().st_uid == os.getuid() and path != Path("/")]
-    before = {path: path.stat().st_mode for path in (tmp_path, *above)}
-    for path, mode in before.items():
-        path.chmod(mode | 0o711)
-    yield tmp_path
-    for path, mode in before.items():
-        path.chmod(mode)
+def open_path() -> Iterator[Path]:
+    """A folder whose parents others may enter; pytest closes those of its own at every start."""
+    folder = Path(tempfile.mkdtemp(prefix="open-"))
+    folder.chmod(0o755)
+    yield folder
+    subprocess.run(["chmod", "-R", "u+rwx", str(folder)], check=True)
+    shutil.rmtree(folder)
 
 
 def test_a_store_that_may_not_be_written_is_said_and_stays(open_path: Path) -> None:
