@@ -22,8 +22,8 @@ app = typer.Typer(
     help="Move a fleet of LoRA adapters from a deprecated base model to its successor, without data or "
     "retraining, and prove for each one what survived.",
     epilog="Exit codes: 0 done · 1 error, the message says what to do · 2 wrong usage · 3 adapter refused "
-    "(adapter check) · 4 some adapters were refused or failed · 5 a service did not answer, try again · "
-    "130 interrupted, the same command resumes. Settings are environment variables CROSS_LORA_*.",
+    "(adapter check, adapter add) · 4 some adapters were refused or failed · 5 a service did not answer, "
+    "try again · 130 interrupted, the same command resumes. Settings are environment variables CROSS_LORA_*.",
 )
 app.add_typer(base.app, name="base")
 app.add_typer(adapter.app, name="adapter")

@@ -6,7 +6,7 @@ takes one tensor or a slice of it, from a folder of this machine or by range fro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,9 +88,19 @@ class BaseModel:
         Raises:
             BaseModelError: a file is gone, or ends too early.
         """
-        content = known_content(self.config, self._checkpoint, *self._remembered)
+        return self.read_digest()
+
+    def read_digest(self, on_bytes: Callable[[int], None] | None = None) -> str:
+        """`digest`, telling `on_bytes` how many more bytes were read, of `stored_bytes` in all."""
+        content = known_content(self.config, self._checkpoint, *self._remembered, on_bytes)
         self._checkpoint = self._checkpoint.verified_by(content.blocks)
+        vars(self)["digest"] = content.digest  # the property need not ask again
         return content.digest
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all tensors, as they are stored."""
+        return sum(one.stop - one.start for one in self._checkpoint.tensors.values())
 
     def linear(self, layer: int, role: Role) -> LinearSpec:
         """Where the weight of this (layer, role) is.

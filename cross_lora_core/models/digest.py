@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,10 @@ class Content:
     blocks: Mapping[str, Sequence[str]]
 
 
-def read_content(config: Mapping[str, Any], checkpoint: Checkpoint) -> Content:
-    """Read every byte of every tensor once, a block at a time."""
+def read_content(
+    config: Mapping[str, Any], checkpoint: Checkpoint, on_bytes: Callable[[int], None] | None = None
+) -> Content:
+    """Read every byte of every tensor once, a block at a time; `on_bytes` hears the size of each block."""
     whole = hashlib.sha256(_function(config))
     blocks: dict[str, list[str]] = {}
     for name, tensor in sorted(checkpoint.tensors.items()):
@@ -70,6 +72,8 @@ def read_content(config: Mapping[str, Any], checkpoint: Checkpoint) -> Content:
         for block in checkpoint.stream(tensor):
             whole.update(block)
             blocks[name].append(hashlib.sha256(block).hexdigest())
+            if on_bytes is not None:
+                on_bytes(len(block))
     return Content(whole.hexdigest(), blocks)
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,11 @@ _Record = dict[str, Any]
 
 
 def known_content(
-    config: Mapping[str, Any], checkpoint: Checkpoint, cache_folder: Path | None, shared: Store | None
+    config: Mapping[str, Any],
+    checkpoint: Checkpoint,
+    cache_folder: Path | None,
+    shared: Store | None,
+    on_bytes: Callable[[int], None] | None = None,
 ) -> Content:
     """The content of a base, read only if one of its files changed since it was last asked for.
 
@@ -42,6 +46,7 @@ def known_content(
         checkpoint: of the base.
         cache_folder: on this machine; where it cannot be read or written, the base is read again.
         shared: the store to ask and tell about a base on S3, if any.
+        on_bytes: hears how many more bytes were read, where the base has to be read.
 
     Raises:
         StoreUnavailable: config or headers are not those of the first reading although no file changed.
@@ -56,7 +61,7 @@ def known_content(
         _refuse_spoiled(checkpoint)
         kept = None
     if kept is None:
-        content = digest.read_content(config, checkpoint)
+        content = digest.read_content(config, checkpoint, on_bytes)
         kept = {"version": _VERSION, "files": files, "outline": outline, **vars(content)}
         if not _settled(checkpoint, files):
             return content

@@ -31,6 +31,7 @@ def add(
         from cross_lora_core.migration import register_base
         from cross_lora_core.models import open_base
         from cross_lora_core.storage import check_location
+        from flows.commands.terminal import byte_progress
         from tasks.runtime import open_catalog
 
         if name is not None and len(locations) > 1:
@@ -42,10 +43,12 @@ def add(
             check_location(location)
             say(f"reading {location} …")
             base = open_base(location, name=name, revision=revision)
-            digest = base.digest  # before the catalog is locked: this reads every byte
+            with byte_progress("reading", base.stored_bytes) as advance:
+                base.read_digest(advance)  # before the catalog is locked: this reads every byte
             with open_catalog().begin() as work:
                 records.append(register_base(work, base))
-            say(f"  {base.name}: {base.family}, {base.layers} layers of {base.d_model}, digest {digest[:12]}")
+            shape = f"{base.layers} layers of {base.d_model}"
+            say(f"  {base.name}: {base.family}, {shape}, digest {base.digest[:12]}")
         document([asdict(one) for one in records], as_json, lambda: None)
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
 )
 
-__all__ = ["TerminalProgress"]
+__all__ = ["TerminalProgress", "byte_progress"]
 
 _STAGES = {
     "factorize": "factorize base weights",
@@ -25,6 +29,21 @@ _STAGES = {
     "publish": "write adapters",
     "validate": "evaluate on the target",
 }
+
+
+@contextmanager
+def byte_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Draw a bar of bytes while the block runs; what it gives is told how many more were read."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=32),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(what, total=total)
+        yield lambda count: progress.advance(bar, count)
 
 
 class TerminalProgress:

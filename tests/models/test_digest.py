@@ -165,3 +165,10 @@ def test_the_cache_is_where_xdg_says(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", "/somewhere")
     assert default_cache_folder() == Path("/somewhere/.cache/cross-lora")
+
+
+def test_reading_tells_how_far_it_is(pico: PicoFactory, tmp_path: Path):
+    told: list[int] = []
+    base = open_base(pico("llama"), cache_folder=tmp_path / "cache")
+    assert base.read_digest(told.append) == base.digest
+    assert sum(told) == base.stored_bytes > 0
