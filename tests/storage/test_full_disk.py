@@ -120,6 +120,7 @@ def as_nobody(act: Callable[[], None], folder: Path) -> str:
             act()
         except BaseException:
             said.write_text(traceback.format_exc())
+        os._exit(0)  # what else this process would do at its end belongs to its parent
 
     process = multiprocessing.get_context("fork").Process(target=child)
     process.start()
