@@ -25,8 +25,7 @@ DEPLOYMENT = "migrate-fleet/migrate-fleet"
 EVENT = "cross-lora.base.deprecated"
 """Emitted instead of starting where `CROSS_LORA_WEBHOOK_START` is `event`; infra/automations/ answers it."""
 
-
-_State = Literal["started", "running", "finished", "nothing", "event"]
+_State = Literal["started", "running", "finished", "nothing", "event", "failed"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,9 @@ class Started:
 
     Attributes:
         state: `started`; `running`: it was before; `finished` here, without a server; `nothing` to move;
-            `event`: left to an automation.
+            `event`: left to an automation; `failed`: it could not be started, or broke here.
         flow_run: Prefect's id, where there is one.
+        reason: why it failed.
     """
 
     source: str
@@ -44,6 +44,7 @@ class Started:
     adapters: tuple[str, ...]
     state: _State
     flow_run: str | None = None
+    reason: str = ""
 
 
 def submit_migration(request: MigrationRequest, idempotency_key: str) -> str:

@@ -42,7 +42,11 @@ def settle_delivery(
         work.settle_delivery(delivery.id, state=state, reason=reason, flow_run=flow_run)
 
 
-def unfinished_deliveries() -> list[DeliveryRecord]:
-    """Deliveries that were kept but not acted upon: the process that received them died."""
+def unfinished_deliveries(*, failed: bool = False) -> list[DeliveryRecord]:
+    """Deliveries that were kept but not acted upon, because a process died or Prefect did not answer.
+
+    Args:
+        failed: also those that could not be acted upon before somebody changed something.
+    """
     with open_catalog().begin() as work:
-        return work.unfinished_deliveries()
+        return work.unfinished_deliveries(failed=failed)

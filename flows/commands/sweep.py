@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from flows.commands.output import JsonFlag, document, print_table, reporting_errors, say
+from flows.commands.output import ExitCode, JsonFlag, document, plain, print_table, reporting_errors, say
 
 __all__ = ["sweep"]
 
@@ -19,15 +19,18 @@ def sweep(
     """Start the migrations of deprecated bases that are due; without a server they run here, one by one.
 
     A base is due when its date has come, it has a successor and there are adapters on it that nobody has
-    moved or found out about. Running it again, or twice at once, starts nothing twice.
+    moved or found out about. Running it again, or twice at once, starts nothing twice. Exits 4 when
+    something broke; what did not was started.
     """
     with reporting_errors(as_json):
         from cross_lora_core.settings import load_settings
         from flows.embedded import configure_prefect
 
         configure_prefect(load_settings(), verbose=False)
-        rows = _due() if dry_run else _swept()
+        rows, complete = (_due(), True) if dry_run else _swept()
         document(rows, as_json, lambda: _show(rows))
+    if not complete:
+        raise typer.Exit(ExitCode.ITEMS_NOT_DONE)
 
 
 def _due() -> list[dict[str, Any]]:
@@ -36,13 +39,33 @@ def _due() -> list[dict[str, Any]]:
     from tasks.due_migrations import due_pairs
 
     options = load_config(load_settings().webhook_config).migration
-    return [asdict(one) | {"state": "due", "flow_run": None} for one in due_pairs(options)]
+    return [asdict(one) | {"state": "due", "flow_run": None, "reason": ""} for one in due_pairs(options)]
 
 
-def _swept() -> list[dict[str, Any]]:
+def _swept() -> tuple[list[dict[str, Any]], bool]:
+    """What the sweep started, and whether nothing broke."""
+    from flows.outages import is_outage, unavailable
+
+    try:
+        state, started = _run()
+    except Exception as error:
+        if is_outage(error):
+            raise unavailable(error) from error
+        raise
+    if state.is_failed():
+        say(f"[red]not all of it[/]: {plain(state.message)}")
+    return [asdict(one) for one in started], not state.is_failed()
+
+
+def _run() -> tuple[Any, Any]:
+    """The flow run's state, and what was started even where that was not all."""
     from flows.sweep_deprecated import sweep_deprecated
 
-    return [asdict(one) for one in sweep_deprecated()]
+    state: Any = sweep_deprecated(return_state=True)
+    found = state.result(raise_on_failure=False)
+    if isinstance(found, BaseException):
+        raise found
+    return state, found
 
 
 def _show(rows: list[dict[str, Any]]) -> None:

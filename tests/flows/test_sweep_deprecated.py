@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Failed
 
-from cross_lora_core.errors import RecordNotFound
+from cross_lora_core.errors import BaseModelError, RecordNotFound
 from cross_lora_core.migration import MigrationOutcome, TransferOptions
 from cross_lora_core.registry import Fact, ModelEvent, load_config
 from flows.starting import start_source
 from flows.sweep_deprecated import sweep_deprecated
+from tasks.deprecate_bases import poll_registry
 from tasks.due_migrations import claim_start, due_pairs, pair_of, running_here
 from tasks.receive_delivery import keep_delivery
 from tasks.register_adapters import register_adapters
@@ -156,6 +160,47 @@ class TestFlow:
             (row,) = work.deliveries()
         assert row.state == "failed"
         assert "absent" in row.reason
+        with open_catalog().begin() as work:
+            work.deprecate_base(a_base(work, "absent").name, on=None, successor="new")
+        sweep_deprecated()
+        with open_catalog().begin() as work:
+            assert [one.state for one in work.deliveries()] == ["started"], (
+                "mended, so the next sweep does it"
+            )
+
+    def test_a_pair_that_breaks_stops_no_other(self, deprecated, monkeypatch):
+        with open_catalog().begin() as work:
+            an_adapter(work, a_base(work, "older"), "mails")
+            work.deprecate_base("older", on=None, successor="new")
+        tried = []
+
+        def run(request):
+            tried.append(request.source)
+            if request.source == "old":
+                raise BaseModelError("config.json", "no file", "/bases/old", "Restore the folder.")
+
+        monkeypatch.setattr("flows.starting.migrate_fleet", run)
+        state = sweep_deprecated(return_state=True)
+        assert state.is_failed()
+        assert "Restore the folder" in state.message
+        assert [(one.source, one.state) for one in state.result(raise_on_failure=False)] == [
+            ("old", "failed"),
+            ("older", "finished"),
+        ]
+        sweep_deprecated(return_state=True)
+        assert tried.count("old") == 2, "what broke is tried again"
+
+    def test_a_registry_that_cannot_be_asked_stops_nobody(self, deprecated, runs, tmp_path, monkeypatch):
+        file = tmp_path / "triggers.yaml"
+        file.write_text("mlflow: [{model: llama, base: old, deprecated_by: [{tag: deprecated}]}]")
+        monkeypatch.setenv("CROSS_LORA_WEBHOOK_CONFIG", str(file))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        monkeypatch.setattr("flows.sweep_deprecated.poll_registry", poll_registry.with_options(retries=0))
+        state = sweep_deprecated(return_state=True)
+        assert state.is_failed()
+        assert "127.0.0.1:9" in state.message
+        assert [one.state for one in state.result(raise_on_failure=False)] == ["finished"]
 
     def test_pointers_are_settled(self, home):
         with open_catalog().begin() as work:
@@ -190,6 +235,26 @@ def _register(fleet) -> None:
     register_adapters([fleet.adapter("plain")], "old-llama", None, None)
     with open_catalog().begin() as work:
         work.deprecate_base("old-llama", on=None, successor="new-gemma")
+
+
+def test_the_command_tells_a_broken_pair_from_a_server_that_is_not_there(deprecated, monkeypatch):
+    """As a script meets it: rows and exit code 4, or exit code 5 and nothing."""
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+    from flows.starting import Started
+    from flows.sweep_deprecated import sweep_deprecated as flow
+
+    broken = Started("old", "new", ("tickets",), "failed", reason="no such folder")
+    failed = Failed(message="old: no such folder", data=[broken])
+    monkeypatch.setattr("flows.sweep_deprecated.sweep_deprecated", lambda **_: failed)
+    result = CliRunner().invoke(app, ["sweep", "--json"])
+    assert result.exit_code == 4
+    assert [one["reason"] for one in json.loads(result.stdout)] == ["no such folder"]
+    monkeypatch.setattr("flows.sweep_deprecated.sweep_deprecated", flow)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        result = CliRunner().invoke(app, ["sweep", "--json"])
+    assert result.exit_code == 5, result.output
 
 
 def test_events_may_be_left_to_an_automation(deprecated, monkeypatch):
