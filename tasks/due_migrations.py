@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 
@@ -39,7 +38,7 @@ def pair_of(source: str, options: TransferOptions) -> DuePair:
         RecordNotFound: there is no such base, or it has no successor.
     """
     with open_catalog().begin() as work:
-        return _pair(work, _base(work, source), options)
+        return _pair(work, work.registered_base(source), options)
 
 
 def claim_start(pair: DuePair, options: TransferOptions, requested_by: str) -> StartRecord | None:
@@ -48,7 +47,7 @@ def claim_start(pair: DuePair, options: TransferOptions, requested_by: str) -> S
     Of several who see the same need at once, one opens the start and all others find it.
     """
     with open_catalog().begin() as work:
-        source, target = _base(work, pair.source), _base(work, pair.target)
+        source, target = work.registered_base(pair.source), work.registered_base(pair.target)
         opened = work.open_start(source.id, target.id)
         if opened is not None:
             return opened
@@ -77,11 +76,9 @@ def end_start(start: StartRecord) -> None:
         work.end_start(start.id)
 
 
-@contextmanager
-def running_here(pair: DuePair) -> Iterator[bool]:
+def running_here(pair: DuePair) -> AbstractContextManager[bool]:
     """Whether this process is the one that runs the pair's migration itself; for runs without a server."""
-    with holding(f"start/{pair.source}/{pair.target}") as ours:
-        yield ours
+    return holding(f"start/{pair.source}/{pair.target}")
 
 
 def _pair(work: Work, base: BaseRecord, options: TransferOptions) -> DuePair:
@@ -91,11 +88,3 @@ def _pair(work: Work, base: BaseRecord, options: TransferOptions) -> DuePair:
     spec = asdict(TransferSpec.from_request(options))
     left = work.unsettled_adapters(base.id, base.successor_id, spec)
     return DuePair(base.name, work.base(base.successor_id).name, tuple(one.name for one in left))
-
-
-def _base(work: Work, name: str) -> BaseRecord:
-    record = work.base_named(name)
-    if record is None:
-        remedy = "Register it with `cross-lora base add`; `cross-lora base list` shows what there is."
-        raise RecordNotFound("a registered base", f"no base named {name!r}", "the catalog", remedy)
-    return record

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from cross_lora_core.catalog import BaseRecord, PromotionRecord, Work
+from cross_lora_core.catalog import PromotionRecord, Work
 from cross_lora_core.errors import ObjectCorrupted, RecordNotFound
 from cross_lora_core.migration import Alias, alias_key, read_alias
 from tasks.runtime import open_catalog, open_stored
@@ -29,7 +29,7 @@ def promote_adapter(
         RecordConflict: its verdict does not allow it and was not accepted by name.
     """
     with open_catalog().begin() as work:
-        base = _target(work, target)
+        base = work.registered_base(target)
         results = work.results_of(adapter, base.id)
         chosen = [one for one in results if migration in (None, one.migration_id)]
         if not chosen:
@@ -45,7 +45,7 @@ def rollback_adapter(adapter: str, target: str, actor: str, reason: str) -> dict
         RecordNotFound: there is no such base, or nothing to return to.
     """
     with open_catalog().begin() as work:
-        base = _target(work, target)
+        base = work.registered_base(target)
         return _moved(work, work.rollback(base.id, adapter, actor=actor, reason=reason))
 
 
@@ -64,7 +64,7 @@ def _settle(alias: Alias, key: str) -> None:
     """Only if the row is still the current one: another writer may have moved on meanwhile."""
     with open_catalog().begin() as work:
         work.hold()
-        current = work.current_promotion(_target(work, alias.target_base).id, alias.adapter)
+        current = work.current_promotion(work.registered_base(alias.target_base).id, alias.adapter)
         if current is not None and current.id == alias.promotion:
             open_stored().put_pointer(key, alias.to_bytes())
 
@@ -75,14 +75,6 @@ def _pointed(key: str) -> Alias | None:
         return None if data is None else read_alias(data, key)
     except ObjectCorrupted:
         return None
-
-
-def _target(work: Work, name: str) -> BaseRecord:
-    record = work.base_named(name)
-    if record is None:
-        remedy = "`cross-lora base list` shows the registered ones."
-        raise RecordNotFound("a registered base", f"no base named {name!r}", "the catalog", remedy)
-    return record
 
 
 def _moved(work: Work, record: PromotionRecord) -> dict[str, Any]:

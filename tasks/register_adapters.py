@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from cross_lora_core.adapters import check_adapter, read_adapter
-from cross_lora_core.catalog import AdapterRecord, Work
-from cross_lora_core.errors import RecordNotFound
+from cross_lora_core.catalog import AdapterRecord
 from cross_lora_core.evaluation import read_rows
 from cross_lora_core.migration import EVALUATION_FILE, find_base, register_base
 from cross_lora_core.storage import Folder, absolute_location, open_folder
@@ -75,18 +74,10 @@ def list_registered(base: str | None, unmigrated_to: str | None) -> list[tuple[s
     """
     with open_catalog().begin() as work:
         names = {one.id: one.name for one in work.bases()}
-        chosen = list(names) if base is None else [_base_id(work, base)]
-        target = _base_id(work, unmigrated_to) if unmigrated_to else None
+        chosen = list(names) if base is None else [work.registered_base(base).id]
+        target = work.registered_base(unmigrated_to).id if unmigrated_to else None
         return [
             (names[base_id], record)
             for base_id in chosen
             for record in (work.unmigrated_adapters(base_id, target) if target else work.adapters_on(base_id))
         ]
-
-
-def _base_id(work: Work, name: str) -> int:
-    record = work.base_named(name)
-    if record is None:
-        remedy = "`cross-lora base list` shows the registered ones."
-        raise RecordNotFound("a registered base", f"no base named {name!r}", "the catalog", remedy)
-    return record.id

@@ -66,6 +66,14 @@ class Reader:
         row = self._session.scalar(select(BaseRow).where(BaseRow.name == name))
         return record_of(BaseRecord, row) if row else None
 
+    def registered_base(self, name: str) -> BaseRecord:
+        """The base of this name, where there has to be one.
+
+        Raises:
+            RecordNotFound: there is none.
+        """
+        return record_of(BaseRecord, self._base_row(name))
+
     def base_with_digest(self, digest: str) -> BaseRecord | None:
         """The first base registered with this content."""
         row = self._session.scalar(select(BaseRow).where(BaseRow.digest == digest).order_by(BaseRow.id))
@@ -230,6 +238,13 @@ class Reader:
             PromotionRow.target_base_id == target_id, PromotionRow.adapter_name == adapter_name
         )
         return [record_of(PromotionRecord, row) for row in self._all(chosen.order_by(PromotionRow.id.desc()))]
+
+    def _base_row(self, name: str) -> BaseRow:
+        row = self._session.scalar(select(BaseRow).where(BaseRow.name == name))
+        if row is None:
+            remedy = "Register it with `cross-lora base add`; `cross-lora base list` shows what there is."
+            raise RecordNotFound("a registered base", f"no base named {name!r}", "the catalog", remedy)
+        return row
 
     def _all(self, statement: Select[tuple[RowT]]) -> Sequence[RowT]:
         return self._session.scalars(statement).all()

@@ -30,7 +30,7 @@ from cross_lora_core.catalog.tables import (
 )
 from cross_lora_core.catalog.turns import take_turn
 from cross_lora_core.catalog.values import check_values, json_safe
-from cross_lora_core.errors import RecordConflict, RecordNotFound
+from cross_lora_core.errors import RecordConflict
 
 __all__ = ["Work"]
 
@@ -227,13 +227,6 @@ class Work(Promoter, Leaser, Starter, Receiver):
         self._insert_or_find(
             EvaluationRow, key, {"rows": len(losses), "mean_loss": mean, "losses": list(losses)}
         )
-
-    def _base_row(self, name: str) -> BaseRow:
-        row = self._session.scalar(select(BaseRow).where(BaseRow.name == name))
-        if row is None:
-            remedy = "Register it with `cross-lora base add`; `cross-lora base list` shows what there is."
-            raise RecordNotFound("a registered base", f"no base named {name!r}", "the catalog", remedy)
-        return row
 
     def _insert_or_find(self, kind: type[RowT], key: Mapping[str, Any], values: Mapping[str, Any]) -> RowT:
         """Insert a row unless its natural key is taken; then return the row that is there."""
