@@ -8,7 +8,8 @@ from prefect import flow, get_run_logger, runtime
 from prefect.artifacts import create_table_artifact
 from pydantic import Field
 
-from flows.run_labels import label_run, short_name
+from cross_lora_core.migration import short_name
+from flows.run_labels import label_run
 from flows.task_runners import RUNNER
 from tasks.factorize_base import factorize_group
 from tasks.plan_factors import plan_factors

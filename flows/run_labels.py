@@ -1,4 +1,4 @@
-"""What a flow run is called and tagged in Prefect's UI, so that it is found by base, adapter and method."""
+"""How a flow run is tagged in Prefect's UI, so that it is found by base, adapter and method."""
 
 from __future__ import annotations
 
@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from prefect import runtime
 from prefect.client.orchestration import get_client
 
-__all__ = ["label_run", "short_name"]
-
-
-def short_name(text: str) -> str:
-    """Of a folder or URL the last part; a name stays."""
-    return text.rstrip("/").rpartition("/")[2] or text
+__all__ = ["label_run"]
 
 
 def label_run(**labels: Sequence[str]) -> None:

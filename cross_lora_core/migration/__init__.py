@@ -49,7 +49,7 @@ from cross_lora_core.migration.plan import (
     base_ref,
     make_plan,
 )
-from cross_lora_core.migration.request import MigrationRequest, TransferOptions
+from cross_lora_core.migration.request import MigrationRequest, TransferOptions, short_name
 from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
 from cross_lora_core.migration.sources import FactorObject, FactorSource
 from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
@@ -103,6 +103,7 @@ __all__ = [
     "read_factors",
     "read_projections",
     "register_base",
+    "short_name",
     "write_alignments",
     "write_factors",
     "write_projections",

@@ -10,7 +10,7 @@ from cross_lora_core.migration.methods import Method
 from cross_lora_core.settings import OutputDtype
 from cross_lora_core.storage import check_location
 
-__all__ = ["MigrationRequest", "TransferOptions"]
+__all__ = ["MigrationRequest", "TransferOptions", "short_name"]
 
 
 class TransferOptions(BaseModel):
@@ -70,10 +70,11 @@ class MigrationRequest(TransferOptions, _Moved):
     @property
     def title(self) -> str:
         """Source, targets and method in a line; of folders and URLs the last part."""
-        source, *targets = (_last_part(text) for text in (self.source, *self.targets))
+        source, *targets = (short_name(text) for text in (self.source, *self.targets))
         return f"{source} → {', '.join(targets)} ({self.method})"
 
 
-def _last_part(text: str) -> str:
+def short_name(text: str) -> str:
+    """Of a folder or URL the last part; a name stays."""
     place = text.partition("?")[0] if "://" in text else text
     return place.rstrip("/").rpartition("/")[2] or text

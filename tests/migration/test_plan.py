@@ -22,6 +22,7 @@ from cross_lora_core.migration import (
     path_segment,
     projection_key,
     register_base,
+    short_name,
 )
 from cross_lora_core.models import BaseModel, Role, open_base
 from tests.support.fleets import make_adapter, poison, write_rows
@@ -207,3 +208,16 @@ def test_bad_requests_name_the_field():
         MigrationRequest.model_validate({"source": "s", "targets": ["t"], "method": "magic"})
     with pytest.raises(ValueError, match="Extra inputs"):
         MigrationRequest.model_validate({"source": "s", "targets": ["t"], "colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("old-llama", "old-llama"),
+        ("/bases/old-llama/", "old-llama"),
+        ("org/old-llama", "old-llama"),
+        ("s3://bucket/bases/old-llama?endpoint=http://127.0.0.1:9/x", "old-llama"),
+    ],
+)
+def test_a_run_is_called_after_the_last_part(text, name):
+    assert short_name(text) == name
