@@ -24,7 +24,7 @@ from tasks.finish_migration import finish_migration
 from tasks.plan_migration import PreparedItem, plan_migration
 from tasks.summary_artifacts import artifact_key
 
-__all__ = ["migrate_fleet", "start_migration"]
+__all__ = ["migrate_fleet"]
 
 _TASK_RUNS_IN_FLIGHT = 400
 """Task runs of items submitted and not settled; a Prefect server that gets thousands at once falls behind."""
@@ -46,11 +46,6 @@ def migrate_fleet(request: MigrationRequest) -> MigrationOutcome:
         they do not fail the flow run.
     """
     return riding_out(lambda: _migrate(request))
-
-
-def start_migration(request: MigrationRequest) -> MigrationOutcome:
-    """Run the flow here, with the task runner of the settings."""
-    return migrate_fleet(request)
 
 
 def _migrate(request: MigrationRequest) -> MigrationOutcome:

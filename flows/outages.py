@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import httpx
@@ -19,7 +19,7 @@ from prefect.settings import PREFECT_API_URL
 
 from cross_lora_core.errors import CrossLoraError, PrefectUnavailable
 
-__all__ = ["is_outage", "riding_out", "unavailable", "wait_out"]
+__all__ = ["is_outage", "riding_out", "telling_outages", "wait_out"]
 
 _ATTEMPTS = 5
 _PATIENCE_SECONDS = 300.0
@@ -46,7 +46,22 @@ def riding_out(attempt: Callable[[], _ResultT]) -> _ResultT:
                 raise
             left -= 1
             if not left or not _is_back():
-                raise unavailable(error) from error
+                raise _unavailable(error) from error
+
+
+@contextmanager
+def telling_outages() -> Iterator[None]:
+    """Within the block, errors that mean that Prefect's API did not answer become ours; others pass.
+
+    Raises:
+        PrefectUnavailable: it did not.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            raise _unavailable(error) from error
+        raise
 
 
 def wait_out(steps: Iterable[PrefectFuture[Any]]) -> None:
@@ -61,7 +76,7 @@ def is_outage(error: BaseException) -> bool:
     return any(map(_says_so, _with_causes(error)))
 
 
-def unavailable(error: BaseException) -> PrefectUnavailable:
+def _unavailable(error: BaseException) -> PrefectUnavailable:
     """Such an error as ours."""
     said = next(one for one in _with_causes(error) if _says_so(one))
     where = PREFECT_API_URL.value() or "Prefect's short-lived API"

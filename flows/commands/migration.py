@@ -175,20 +175,16 @@ def migrate(
 
 def _run(request: MigrationRequest) -> MigrationOutcome:
     from flows.commands.terminal import TerminalProgress
-    from flows.migrate_fleet import start_migration
-    from flows.outages import is_outage, unavailable
+    from flows.migrate_fleet import migrate_fleet
+    from flows.outages import telling_outages
     from flows.progress import listening
 
     try:
-        with TerminalProgress() as progress, listening(progress):
-            return start_migration(request)
+        with telling_outages(), TerminalProgress() as progress, listening(progress):
+            return migrate_fleet(request)
     except KeyboardInterrupt:
         say("[yellow]interrupted[/]; nothing is lost: the same command resumes where this one stopped")
         raise typer.Exit(ExitCode.INTERRUPTED) from None
-    except Exception as error:
-        if is_outage(error):
-            raise unavailable(error) from error
-        raise
 
 
 def show_outcome(outcome: MigrationOutcome) -> None:

@@ -44,14 +44,10 @@ def _due() -> list[dict[str, Any]]:
 
 def _swept() -> tuple[list[dict[str, Any]], bool]:
     """What the sweep started, and whether nothing broke."""
-    from flows.outages import is_outage, unavailable
+    from flows.outages import telling_outages
 
-    try:
+    with telling_outages():
         state, started = _run()
-    except Exception as error:
-        if is_outage(error):
-            raise unavailable(error) from error
-        raise
     if state.is_failed():
         say(f"[red]not all of it[/]: {plain(state.message)}")
     return [asdict(one) for one in started], not state.is_failed()

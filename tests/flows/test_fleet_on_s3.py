@@ -17,7 +17,7 @@ from cross_lora_core.models import open_base
 from cross_lora_core.settings import load_settings
 from cross_lora_core.storage import Store, open_store
 from flows.cli import app
-from flows.migrate_fleet import start_migration
+from flows.migrate_fleet import migrate_fleet
 from tests.support.buckets import Requests, upload
 from tests.support.faulty_proxy import ERROR_500, ERROR_503, LOSE_ANSWER, RESET, SPOIL, Fault, faulty_proxy
 from tests.support.seaweed import Seaweed
@@ -76,7 +76,7 @@ def here(fleet, prefect_server, tmp_path_factory: pytest.TempPathFactory) -> Ref
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("CROSS_LORA_HOME", str(tmp_path_factory.mktemp("here")))
         patched.setenv("CROSS_LORA_GROUP_BYTES", GROUP_BYTES)
-        outcome = start_migration(request_for(fleet.source, fleet.target, fleet.adapters))
+        outcome = migrate_fleet(request_for(fleet.source, fleet.target, fleet.adapters))
         return Reference(verdicts(outcome), contents(open_store(load_settings().store_url)))
 
 
@@ -85,11 +85,11 @@ def test_a_fleet_on_s3_ends_as_one_on_a_disk(fleet, here, place, monkeypatch):
     request = request_for(
         *(place(f"bases/{one.name}") for one in (fleet.source, fleet.target)), place("adapters")
     )
-    there = start_migration(request)
+    there = migrate_fleet(request)
     assert verdicts(there) == here.verdicts
     assert contents(open_store(place("store"))) == here.contents
     assert len(here.contents) > 20
-    again = start_migration(request)
+    again = migrate_fleet(request)
     assert (again.migration, again.items) == (there.migration, there.items)
 
 
@@ -110,7 +110,7 @@ def test_an_adapter_moved_over_a_bad_network_ends_the_same(fleet, here, place, f
         for base in (source, target):  # the first reading has nothing to be compared with
             open_base(base).digest  # noqa: B018
         proxy.at_random(BAD, share=0.1, seed=7)
-        there = start_migration(request_for(source, target, adapter))
+        there = migrate_fleet(request_for(source, target, adapter))
         met = list(proxy.faults)
         proxy.clear()
         found = contents(open_store(store))

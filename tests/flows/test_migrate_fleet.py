@@ -17,7 +17,7 @@ from cross_lora_core.errors import ObjectNotFound, StoreUnavailable
 from cross_lora_core.migration import MigrationOutcome, MigrationRequest
 from cross_lora_core.models import open_base
 from cross_lora_core.settings import load_settings
-from flows.migrate_fleet import start_migration
+from flows.migrate_fleet import migrate_fleet
 from tests.support.oracle import dense
 from tests.support.tolerances import assert_close
 
@@ -58,7 +58,7 @@ def catalog() -> Catalog:
 
 
 def test_a_fleet_gets_one_honest_verdict_each(fleet, home):
-    outcome = start_migration(request_for(fleet))
+    outcome = migrate_fleet(request_for(fleet))
     assert not outcome.complete
     verdicts = by_adapter(outcome)
     assert verdicts["broken"] == "refused"
@@ -83,7 +83,7 @@ def test_a_fleet_gets_one_honest_verdict_each(fleet, home):
 
 def test_a_second_run_finds_everything_and_changes_nothing(fleet, home, monkeypatch):
     request = request_for(fleet)
-    first = start_migration(request)
+    first = migrate_fleet(request)
     before = stored_files(home)
 
     def never(*_args, **_kwargs):
@@ -96,7 +96,7 @@ def test_a_second_run_finds_everything_and_changes_nothing(fleet, home, monkeypa
     ):
         monkeypatch.setattr(f"tasks.{name}", never)
     monkeypatch.setattr("tasks.validate_adapter.row_losses", never)
-    second = start_migration(request)
+    second = migrate_fleet(request)
     assert (second.items, second.migration) == (first.items, first.migration)
     assert stored_files(home) == before
     with catalog().begin() as work:
@@ -109,12 +109,12 @@ def test_a_second_run_finds_everything_and_changes_nothing(fleet, home, monkeypa
 
 def test_a_lost_output_is_made_again_the_same(fleet, home):
     request = request_for(fleet, adapters=[fleet.adapter("plain")])
-    (first,) = start_migration(request).items
+    (first,) = migrate_fleet(request).items
     before = stored_files(home)
     for path in Path(first.output).iterdir():
         path.unlink()
     Path(first.output).rmdir()
-    (again,) = start_migration(request).items
+    (again,) = migrate_fleet(request).items
     assert again == first
     assert stored_files(home) == before
 
@@ -124,7 +124,7 @@ def test_a_failed_factorization_is_the_reason_of_every_item_that_needs_it(fleet,
         raise ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")
 
     monkeypatch.setattr("tasks.factorize_base.factorize_layers", breaking)
-    outcome = start_migration(request_for(fleet, adapters=[fleet.adapter("plain"), fleet.adapter("wide")]))
+    outcome = migrate_fleet(request_for(fleet, adapters=[fleet.adapter("plain"), fleet.adapter("wide")]))
     assert [one.status for one in outcome.items] == ["failed", "failed"]
     assert all("Look after the disk." in one.reason for one in outcome.items)
 
@@ -139,9 +139,9 @@ def test_what_was_published_and_not_validated_is_not_assembled_again(fleet, monk
     request = request_for(fleet, adapters=[fleet.adapter("plain")])
     with monkeypatch.context() as broken:
         broken.setattr("tasks.validate_adapter.decide", breaking)
-        assert start_migration(request).items[0].status == "failed"
+        assert migrate_fleet(request).items[0].status == "failed"
     monkeypatch.setattr("tasks.publish_adapter.write_adapter", never)
-    (again,) = start_migration(request).items
+    (again,) = migrate_fleet(request).items
     assert (again.status, again.verdict) == ("done", "unverified")
 
 
@@ -158,14 +158,14 @@ def test_one_that_breaks_fails_alone_and_the_next_run_mends_it(fleet, monkeypatc
     request = request_for(fleet, adapters=[fleet.adapter("plain"), fleet.adapter("wide")])
     with monkeypatch.context() as patched:
         patched.setattr(module, "project_landings", break_one)
-        broken = start_migration(request)
+        broken = migrate_fleet(request)
     assert by_adapter(broken) == {"plain": "unverified", "wide": "failed"}
     failed = next(one for one in broken.items if one.adapter == "wide")
     assert failed.status == "failed"
     assert "ObjectNotFound" in failed.reason
     assert "Look after the disk" in failed.reason
     assert not broken.complete
-    mended = start_migration(request)
+    mended = migrate_fleet(request)
     assert by_adapter(mended) == {"plain": "unverified", "wide": "unverified"}
     assert mended.migration == broken.migration
 
@@ -183,7 +183,7 @@ def test_what_may_succeed_later_is_tried_again(fleet, monkeypatch):
 
     monkeypatch.setattr(module, "project_landings", fail_once)
     monkeypatch.setattr(module.project_group, "retry_delay_seconds", 0)
-    (one,) = start_migration(request_for(fleet, adapters=[fleet.adapter("plain")])).items
+    (one,) = migrate_fleet(request_for(fleet, adapters=[fleet.adapter("plain")])).items
     assert one.verdict == "unverified"
 
 
@@ -199,19 +199,19 @@ def test_an_interrupted_run_resumes(fleet, home, monkeypatch):
         return real(*arguments)
 
     request = request_for(fleet, adapters=[fleet.adapter("plain"), fleet.adapter("wide")])
-    undisturbed = start_migration(request)
+    undisturbed = migrate_fleet(request)
     reference = {key: data for key, data in stored_files(home).items() if key.startswith("adapters/")}
     monkeypatch.setenv("CROSS_LORA_HOME", str(home.with_name("other")))
     monkeypatch.setenv("CROSS_LORA_WORKERS", "1")
     with monkeypatch.context() as patched:
         patched.setattr(module, "project_landings", interrupt_second)
         try:
-            stopped = start_migration(request)
+            stopped = migrate_fleet(request)
         except BaseException:
             stopped = None
     assert stopped is None or not stopped.complete
     assert len(done) == 1
-    resumed = start_migration(request)
+    resumed = migrate_fleet(request)
     assert by_adapter(resumed) == by_adapter(undisturbed)
     found = {
         key: data
@@ -225,7 +225,7 @@ def test_the_identity_hop_is_exact(fleet):
     request = request_for(
         fleet, targets=[str(fleet.source)], adapters=[fleet.adapter("plain")], method="copy"
     )
-    (one,) = start_migration(request).items
+    (one,) = migrate_fleet(request).items
     assert one.verdict == "copied"
     base = open_base(fleet.source)
     before = updates_by_role(read_adapter(fleet.adapter("plain")), base).updates
@@ -239,21 +239,21 @@ def test_every_method_lands_between_equal_shapes(fleet, method):
     request = request_for(
         fleet, targets=[str(fleet.sibling)], adapters=[fleet.adapter("plain")], method=method
     )
-    (one,) = start_migration(request).items
+    (one,) = migrate_fleet(request).items
     assert (one.status, one.verdict, one.modules_landed) == ("done", "unverified", 12)
 
 
 def test_the_published_pairing_is_another_result(fleet):
     outputs = []
     for anchor in ("tokens", "index"):
-        (one,) = start_migration(request_for(fleet, adapters=[fleet.adapter("plain")], anchor=anchor)).items
+        (one,) = migrate_fleet(request_for(fleet, adapters=[fleet.adapter("plain")], anchor=anchor)).items
         outputs.append((Path(one.output) / "adapter_model.safetensors").read_bytes())
     assert outputs[0] != outputs[1]
 
 
 @pytest.mark.parametrize("method", ["copy", "subspace", "subspace+null"])
 def test_a_method_that_needs_equal_widths_is_refused_with_what_to_do(fleet, method):
-    (one,) = start_migration(request_for(fleet, adapters=[fleet.adapter("plain")], method=method)).items
+    (one,) = migrate_fleet(request_for(fleet, adapters=[fleet.adapter("plain")], method=method)).items
     assert (one.status, one.verdict) == ("refused", "refused")
     assert "use cross-lora or interpolate" in one.reason
 
@@ -262,20 +262,20 @@ def test_two_targets_share_the_source(fleet, home):
     request = request_for(
         fleet, targets=[str(fleet.target), str(fleet.sibling)], adapters=[fleet.adapter("plain")]
     )
-    outcome = start_migration(request)
+    outcome = migrate_fleet(request)
     assert [one.target for one in outcome.items] == ["new-gemma", "sibling-llama"]
     digests = {key.split("/")[1] for key in stored_files(home) if key.startswith("factors/")}
     assert len(digests) == 3
 
 
 def test_a_second_adapter_uses_the_stored_factors(fleet, home, monkeypatch):
-    start_migration(request_for(fleet, adapters=[fleet.adapter("plain")]))
+    migrate_fleet(request_for(fleet, adapters=[fleet.adapter("plain")]))
 
     def never(*_args, **_kwargs):
         raise AssertionError("factorized again")
 
     monkeypatch.setattr("tasks.factorize_base.factorize_layers", never)
-    (one,) = start_migration(request_for(fleet, adapters=[fleet.adapter("wide")])).items
+    (one,) = migrate_fleet(request_for(fleet, adapters=[fleet.adapter("wide")])).items
     assert one.verdict == "unverified"
 
 
@@ -285,7 +285,7 @@ def test_threads_do_not_change_the_result(fleet, home, monkeypatch):
     for workers in ("1", "4"):
         monkeypatch.setenv("CROSS_LORA_WORKERS", workers)
         monkeypatch.setenv("CROSS_LORA_HOME", str(home.with_name(f"workers-{workers}")))
-        outcome = start_migration(request)
+        outcome = migrate_fleet(request)
         digests.append(
             [(Path(one.output) / "adapter_model.safetensors").read_bytes() for one in outcome.items]
         )
@@ -293,7 +293,7 @@ def test_threads_do_not_change_the_result(fleet, home, monkeypatch):
 
 
 def test_measures_and_report_hold_the_evidence(fleet):
-    outcome = start_migration(request_for(fleet, adapters=[fleet.adapter("measured")]))
+    outcome = migrate_fleet(request_for(fleet, adapters=[fleet.adapter("measured")]))
     with catalog().begin() as work:
         (item,) = work.items_of(outcome.migration)
         measures = work.measures_of(item.id)
@@ -327,12 +327,12 @@ def test_only_so_many_items_are_on_their_way_at_a_time(fleet, home, monkeypatch)
 
     submit, settle = module.submit_item, module.settle_item
     request = request_for(fleet)
-    together = start_migration(request)
+    together = migrate_fleet(request)
     monkeypatch.setenv("CROSS_LORA_HOME", str(home.with_name("narrow")))
     monkeypatch.setattr(module, "submit_item", submitting)
     monkeypatch.setattr(module, "settle_item", settling)
     monkeypatch.setattr(module, "_TASK_RUNS_IN_FLIGHT", 1)
-    one_by_one = start_migration(request)
+    one_by_one = migrate_fleet(request)
     assert max(most) == 1
     assert len(most) == 4
     assert by_adapter(one_by_one) == by_adapter(together)
@@ -341,7 +341,7 @@ def test_only_so_many_items_are_on_their_way_at_a_time(fleet, home, monkeypatch)
 def test_a_run_is_found_by_its_tags_and_leaves_artifacts(fleet):
     from prefect.client.orchestration import get_client
 
-    migration = start_migration(
+    migration = migrate_fleet(
         request_for(fleet, adapters=[fleet.adapter("measured"), fleet.adapter("plain")])
     )
     with catalog().begin() as work, get_client(sync_client=True) as client:

@@ -146,7 +146,7 @@ def test_a_migration_goes_on_after_an_outage_and_repeats_nothing(fleet, monkeypa
     request = MigrationRequest(
         source=str(fleet.source), targets=[str(fleet.target)], adapters=[str(fleet.adapters)], rank=12
     )
-    outcome = migrating.start_migration(request)
+    outcome = migrating.migrate_fleet(request)
     assert {one.adapter: one.status for one in outcome.items}["plain"] == "done"
     first, second = before_attempts
     assert not first[0]

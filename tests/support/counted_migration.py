@@ -17,7 +17,7 @@ import tasks.align_bases
 import tasks.factorize_base
 import tasks.sharing
 from cross_lora_core.migration import MigrationRequest
-from flows.migrate_fleet import start_migration
+from flows.migrate_fleet import migrate_fleet
 
 
 def note(counts: Path, what: str) -> None:
@@ -60,5 +60,5 @@ if __name__ == "__main__":
     note_computing(tasks.factorize_base, "factorize_layers", counts)
     note_computing(tasks.align_bases, "align_landings", counts)
     note_waiting(counts)
-    outcome = start_migration(MigrationRequest.model_validate_json(request.read_text()))
+    outcome = migrate_fleet(MigrationRequest.model_validate_json(request.read_text()))
     sys.exit(0 if outcome.complete else 4)
