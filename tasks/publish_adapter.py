@@ -23,13 +23,10 @@ from cross_lora_core.migration import (
     read_projections,
 )
 from cross_lora_core.models import Role
-from cross_lora_core.storage import sha256_of
+from cross_lora_core.storage import MARKER, sha256_of
 from tasks.runtime import TASK_OPTIONS, open_ref, open_stored
 
 __all__ = ["Published", "projected_modules", "publish_adapter"]
-
-_WRITTEN_LAST = "adapter_config.json"
-"""Of a folder in the store: where it is, the others are."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
     One that is there already, whole, is neither assembled nor written again.
     """
     prefix = adapter_prefix(plan.source, item.target, item.adapter.name, item.adapter.digest, plan.spec)
-    if open_stored().stat(f"{prefix}/{_WRITTEN_LAST}") is None:
+    if open_stored().stat(f"{prefix}/{MARKER}") is None:
         _assemble(plan, item, prefix)
     return _published(prefix)
 
@@ -89,7 +86,7 @@ def _assemble(plan: Plan, item: PlannedItem, prefix: str) -> None:
 
 def _published(prefix: str) -> Published:
     store = open_stored()
-    rank = json.loads(store.get(f"{prefix}/{_WRITTEN_LAST}"))["r"]
+    rank = json.loads(store.get(f"{prefix}/{MARKER}"))["r"]
     key = f"{prefix}/adapter_model.safetensors"
     sha256, _ = sha256_of(store.fetch(key))
     return Published(prefix, store.folder_url(prefix), sha256, rank)

@@ -12,7 +12,7 @@ folder.read("config.json")
 
 from typing import TYPE_CHECKING, Any
 
-from cross_lora_core.storage.base import Store, StoredObject, check_key, sha256_of
+from cross_lora_core.storage.base import MARKER, Store, StoredObject, check_key, sha256_of
 from cross_lora_core.storage.folders import (
     Folder,
     LocalFolder,
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cross_lora_core.storage.s3 import S3Store
 
 __all__ = [
+    "MARKER",
     "Folder",
     "LocalFolder",
     "LocalStore",
