@@ -131,9 +131,7 @@ def decide(evidence: Evidence, *, confidence: float = 0.99, minimum_rows: int = 
         return Decision(Verdict.failed, _landing_reason(check))
     undefined = _undefined(check, evidence.losses)
     if undefined:
-        return Decision(
-            Verdict.failed, f"{undefined} not finite on the target or its source: nothing can be told"
-        )
+        return Decision(Verdict.failed, f"{undefined} not finite: nothing can be told")
     if not check.changed:
         return Decision(Verdict.no_effect, "loads and changes nothing: no output moved on any probe text")
     if evidence.losses is None or len(evidence.losses.target) < minimum_rows:
@@ -145,8 +143,10 @@ def _undefined(check: FunctionCheck, losses: Losses | None) -> str:
     """What was measured as NaN or infinity, which is neither a change nor none; empty if nothing was."""
     if not math.isfinite(check.largest_change):
         return "scores with the adapter are"
-    means = losses.means() if losses else {}
-    return " and ".join(label for label, mean in means.items() if not math.isfinite(mean)) and "losses are"
+    undefined = [
+        label for label, mean in (losses.means() if losses else {}).items() if not math.isfinite(mean)
+    ]
+    return f"losses of {', '.join(undefined)} are" if undefined else ""
 
 
 def _landing_reason(check: FunctionCheck | None) -> str:

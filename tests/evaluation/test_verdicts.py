@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -145,3 +147,12 @@ def test_bad_adapters_are_never_called_migrated(kind):
 def test_good_adapters_are_found():
     found = [judge(losses(0.15, noise=0.1, seed=seed))[0] for seed in range(200)]
     assert found.count(Verdict.migrated) >= 195
+
+
+def test_undefined_losses_are_named_and_are_no_verdict():
+    measured = losses(0.2)
+    for label, name in (("migrated", "migrated"), ("source adapter", "source_adapter")):
+        spoiled = replace(measured, **{name: [float("nan"), *getattr(measured, name)[1:]]})
+        verdict, reason = judge(spoiled)
+        assert verdict is Verdict.failed
+        assert reason == f"losses of {label} are not finite: nothing can be told"
