@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from cross_lora_core.adapters import check_adapter, local_adapter, read_adapter
 from cross_lora_core.errors import AdapterRefused, ObjectCorrupted
 from cross_lora_core.models import open_base
-from tests.support.buckets import upload
+from tests.support.buckets import mocked_buckets, upload
 from tests.support.fleets import make_adapter
 from tests.support.pico_models import build_pico
 
@@ -30,12 +28,7 @@ def folder(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch):
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "s3cret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
+    with mocked_buckets(monkeypatch, BUCKET) as client:
         yield client
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 import boto3
 import pytest
-from moto import mock_aws, settings
+from moto import settings
 
 from cross_lora_core.errors import StoreRefused
 from cross_lora_core.migration import alias_key
 from cross_lora_core.storage import S3Options, S3Store
 from cross_lora_core.storage import s3 as s3_module
+from tests.support.buckets import mocked_buckets
 from tests.support.store_contract import a_folder
 
 IAM = Path(__file__).parents[2] / "infra" / "iam"
@@ -56,15 +57,7 @@ def allowed(name: str) -> set[str]:
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    for name, value in {
-        "ACCESS_KEY_ID": "root",
-        "SECRET_ACCESS_KEY": "root",
-        "DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    with mock_aws():
-        for bucket in (BUCKET, SOURCES):
-            boto3.client("s3").create_bucket(Bucket=bucket)
+    with mocked_buckets(monkeypatch, BUCKET, SOURCES, key="root", secret="root"):
         yield monkeypatch
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import pickle
 from pathlib import Path
 
-import boto3
 import pytest
 import torch
-from moto import mock_aws
 
 from cross_lora_core.errors import BaseModelError, ConfigurationError, ObjectCorrupted, StoreUnavailable
 from cross_lora_core.models import BaseModel, Role, local_base, open_base
@@ -16,19 +14,14 @@ from cross_lora_core.models import checkpoint as checkpoint_module
 from cross_lora_core.models import digest as digest_module
 from cross_lora_core.storage import LocalStore
 from tests.models.conftest import PicoFactory
-from tests.support.buckets import Requests, upload
+from tests.support.buckets import Requests, mocked_buckets, upload
 
 BUCKET = "bases"
 
 
 @pytest.fixture(autouse=True)
 def cloud(monkeypatch: pytest.MonkeyPatch):
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "s3cret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
+    with mocked_buckets(monkeypatch, BUCKET) as client:
         yield client
 
 

@@ -7,11 +7,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import boto3
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from moto import mock_aws
 
 from cross_lora_core.adapters import check_adapter, read_adapter
 from cross_lora_core.errors import AdapterRefused, BaseModelError, ConfigurationError
@@ -19,6 +17,7 @@ from cross_lora_core.evaluation import read_rows
 from cross_lora_core.migration import MigrationRequest, TransferSpec, adapter_prefix, alias_key, path_segment
 from cross_lora_core.models import open_base
 from cross_lora_core.storage import LocalStore, S3Options, S3Store, Store, check_key
+from tests.support.buckets import mocked_buckets
 from tests.support.fleets import make_adapter
 from tests.support.pico_models import build_pico
 
@@ -73,12 +72,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "local":
         yield LocalStore(tmp_path / "store")
         return
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "x")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket="fleet")
+    with mocked_buckets(monkeypatch, "fleet") as client:
         client.put_object(Bucket="fleet", Key="secret", Body=SECRET.encode())
         yield S3Store("fleet", "team/a", S3Options(cache=tmp_path / "cache"))
 

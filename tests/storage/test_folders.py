@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import boto3
 import pytest
-from moto import mock_aws
 
 from cross_lora_core.errors import ConfigurationError, StoreRefused, StoreUnavailable
 from cross_lora_core.storage import Folder, absolute_location, open_folder, read_file
 from cross_lora_core.storage import s3_folder as s3_folder_module
-from tests.support.buckets import Requests, upload
+from tests.support.buckets import Requests, mocked_buckets, upload
 
 BUCKET = "sources"
 DATA = bytes(range(256)) * 40
@@ -19,12 +17,7 @@ DATA = bytes(range(256)) * 40
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch):
-    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(f"AWS_{name}", "s3cret")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with mock_aws():
-        client = boto3.client("s3")
-        client.create_bucket(Bucket=BUCKET)
+    with mocked_buckets(monkeypatch, BUCKET) as client:
         yield client
 
 

@@ -4,7 +4,6 @@ import errno
 import os
 from pathlib import Path
 
-import boto3
 import pytest
 from boto3.exceptions import RetriesExceededError
 from botocore.exceptions import (
@@ -15,13 +14,12 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ResponseStreamingError,
 )
-from moto import mock_aws
 
 from cross_lora_core.errors import ObjectCorrupted, ObjectExists, StoreRefused, StoreUnavailable
 from cross_lora_core.storage import S3Options, S3Store, Store, s3_reading
 from cross_lora_core.storage import s3 as s3_module
 from cross_lora_core.storage.s3_errors import translating
-from tests.support.buckets import Requests
+from tests.support.buckets import Requests, mocked_buckets
 from tests.support.store_contract import StoreContract, a_folder
 
 BUCKET = "fleet"
@@ -29,14 +27,7 @@ BUCKET = "fleet"
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name, value in {
-        "ACCESS_KEY_ID": "k",
-        "SECRET_ACCESS_KEY": "s3cret",
-        "DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    with mock_aws():
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
+    with mocked_buckets(monkeypatch, BUCKET):
         yield S3Store(BUCKET, "team/a", S3Options(cache=tmp_path / "cache"))
 
 

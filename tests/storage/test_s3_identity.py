@@ -10,13 +10,13 @@ from typing import Any
 import boto3
 import pytest
 from botocore.exceptions import ClientError, SSOTokenLoadError
-from moto import mock_aws
 from moto.sts.models import STSBackend
 
 from cross_lora_core.errors import StoreRefused
 from cross_lora_core.storage import S3Options, S3Store, open_store
 from cross_lora_core.storage.s3_client import _AssumedRole
 from cross_lora_core.storage.s3_errors import translating
+from tests.support.buckets import mocked_buckets
 
 BUCKET = "fleet"
 ROLE = "arn:aws:iam::123456789012:role/fleet"
@@ -24,14 +24,7 @@ ROLE = "arn:aws:iam::123456789012:role/fleet"
 
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch):
-    for name, value in {
-        "ACCESS_KEY_ID": "own",
-        "SECRET_ACCESS_KEY": "s3cret",
-        "DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(f"AWS_{name}", value)
-    with mock_aws():
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
+    with mocked_buckets(monkeypatch, BUCKET):
         yield
 
 

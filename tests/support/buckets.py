@@ -1,10 +1,31 @@
-"""Folders put into a bucket as others would put them, and the requests that reading them takes."""
+"""Buckets of a mock S3, folders put into one as others would, and the requests that reading them takes."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import boto3
+import pytest
+from moto import mock_aws
+
+
+@contextmanager
+def mocked_buckets(
+    monkeypatch: pytest.MonkeyPatch, *names: str, key: str = "own", secret: str = "s3cret"
+) -> Iterator[Any]:
+    """A client of a mock S3 with these buckets; its credentials are in the environment."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    with mock_aws():
+        client = boto3.client("s3")
+        for name in names:
+            client.create_bucket(Bucket=name)
+        yield client
 
 
 def upload(client: Any, folder: Path, bucket: str, prefix: str) -> str:
