@@ -23,16 +23,20 @@ from cross_lora_core.algebra.measures import (
     subspace_capture,
 )
 from cross_lora_core.algebra.rank import balance, rerank, singular_values, truncation_loss
+from cross_lora_core.algebra.ridge import Moments, RidgeChoice, choose_ridge, held_out_error, ridge_map
 from cross_lora_core.algebra.svd import factorize
 from cross_lora_core.algebra.transport import WidthMismatch, cross_lora, subspace, subspace_and_null
 
 __all__ = [
     "Alignment",
     "LoraFactors",
+    "Moments",
+    "RidgeChoice",
     "SpectralFactors",
     "WidthMismatch",
     "align",
     "balance",
+    "choose_ridge",
     "copy",
     "cosine",
     "cross_lora",
@@ -40,6 +44,7 @@ __all__ = [
     "fold_gains",
     "fold_weight",
     "frobenius_norm",
+    "held_out_error",
     "inner_product",
     "interpolate",
     "polar",
@@ -47,6 +52,7 @@ __all__ = [
     "random_like",
     "rerank",
     "retained_energy",
+    "ridge_map",
     "select_rows",
     "singular_values",
     "stack_outputs",

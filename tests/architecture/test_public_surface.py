@@ -16,6 +16,7 @@ PACKAGES = [
     "storage",
     "catalog",
     "evaluation",
+    "responses",
     "migration",
     "reporting",
     "registry",

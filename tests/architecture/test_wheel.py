@@ -46,4 +46,5 @@ def test_wheel_has_every_module(wheel_names: list[str]) -> None:
 def test_wheel_has_data_files(wheel_names: list[str]) -> None:
     assert "cross_lora_core/reporting/page.html" in wheel_names
     assert "cross_lora_core/py.typed" in wheel_names
+    assert "cross_lora_core/responses/devils-dictionary.txt" in wheel_names
     assert any(name.endswith("script.py.mako") or "schema_versions/versions/" in name for name in wheel_names)
