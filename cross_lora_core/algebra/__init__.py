@@ -23,12 +23,15 @@ from cross_lora_core.algebra.measures import (
     subspace_capture,
 )
 from cross_lora_core.algebra.rank import balance, rerank, singular_values, truncation_loss
+from cross_lora_core.algebra.reduced_rank import reduced_rank_ridge
 from cross_lora_core.algebra.ridge import Moments, RidgeChoice, choose_ridge, held_out_error, ridge_map
 from cross_lora_core.algebra.svd import factorize
 from cross_lora_core.algebra.transport import WidthMismatch, cross_lora, subspace, subspace_and_null
+from cross_lora_core.algebra.writers import FittedUpdate, fit_writer
 
 __all__ = [
     "Alignment",
+    "FittedUpdate",
     "LoraFactors",
     "Moments",
     "RidgeChoice",
@@ -41,6 +44,7 @@ __all__ = [
     "cosine",
     "cross_lora",
     "factorize",
+    "fit_writer",
     "fold_gains",
     "fold_weight",
     "frobenius_norm",
@@ -50,6 +54,7 @@ __all__ = [
     "polar",
     "principal_angles",
     "random_like",
+    "reduced_rank_ridge",
     "rerank",
     "retained_energy",
     "ridge_map",

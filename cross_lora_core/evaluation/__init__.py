@@ -8,7 +8,7 @@ decide(Evidence(problems, check, Losses(...)))         # migrated? says why
 """
 
 from cross_lora_core.evaluation.function import PROBES, FunctionCheck, check_function
-from cross_lora_core.evaluation.loading import Landing, LoadedBase, loaded_base
+from cross_lora_core.evaluation.loading import BaseToLoad, Landing, LoadedBase, loaded_base, loaded_bases
 from cross_lora_core.evaluation.losses import row_losses
 from cross_lora_core.evaluation.rows import EvaluationRow, dataset_digest, read_rows
 from cross_lora_core.evaluation.statistics import Interval, paired_bootstrap
@@ -17,6 +17,7 @@ from cross_lora_core.evaluation.verdicts import PROMOTABLE, Decision, Evidence, 
 __all__ = [
     "PROBES",
     "PROMOTABLE",
+    "BaseToLoad",
     "Decision",
     "EvaluationRow",
     "Evidence",
@@ -30,6 +31,7 @@ __all__ = [
     "dataset_digest",
     "decide",
     "loaded_base",
+    "loaded_bases",
     "paired_bootstrap",
     "read_rows",
     "row_losses",

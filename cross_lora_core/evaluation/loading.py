@@ -24,7 +24,7 @@ from transformers.utils.logging import disable_progress_bar
 from cross_lora_core.adapters import read_tensors
 from cross_lora_core.storage import open_folder
 
-__all__ = ["Landing", "LoadedBase", "loaded_base"]
+__all__ = ["BaseToLoad", "Landing", "LoadedBase", "loaded_base", "loaded_bases"]
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,25 @@ def _same(found: Tensor | None, wanted: Tensor) -> bool:
 
 disable_progress_bar()  # type: ignore[no-untyped-call]
 _lock = threading.Lock()
-_held: dict[tuple[str, str, torch.dtype, torch.device], LoadedBase] = {}
+_Key = tuple[str, str, torch.dtype, torch.device, int]
+_held: dict[_Key, LoadedBase] = {}
+
+
+@dataclass(frozen=True)
+class BaseToLoad:
+    """A base that is wanted in memory.
+
+    Attributes:
+        location: its folder.
+        digest: its identity; a changed folder is loaded anew.
+        dtype: precision of weights and activations.
+        device: where it runs.
+    """
+
+    location: Path
+    digest: str
+    dtype: torch.dtype
+    device: torch.device
 
 
 @contextmanager
@@ -135,13 +153,27 @@ def loaded_base(
         dtype: precision of weights and activations.
         device: where it runs.
     """
-    key = (str(location), digest, dtype, device)
+    with loaded_bases(BaseToLoad(location, digest, dtype, device)) as (loaded,):
+        yield loaded
+
+
+@contextmanager
+def loaded_bases(*wanted: BaseToLoad) -> Iterator[tuple[LoadedBase, ...]]:
+    """Several bases at once, under the same rules; one that is named twice is there twice."""
+    keys = [_key(one, wanted[:number].count(one)) for number, one in enumerate(wanted)]
     with _lock:
-        if key not in _held:
-            _held.clear()
-            _held[key] = LoadedBase(location, dtype, device)
+        for other in _held.keys() - set(keys):
+            del _held[other]
+        for key, one in zip(keys, wanted, strict=True):
+            if key not in _held:
+                _held[key] = LoadedBase(one.location, one.dtype, one.device)
         try:
-            yield _held[key]
+            yield tuple(_held[key] for key in keys)
         finally:
-            if _held[key].spoiled:
-                del _held[key]
+            for key in keys:
+                if _held[key].spoiled:
+                    del _held[key]
+
+
+def _key(one: BaseToLoad, copy: int) -> _Key:
+    return (str(one.location), one.digest, one.dtype, one.device, copy)

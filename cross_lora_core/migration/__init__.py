@@ -8,6 +8,7 @@ spec, keys what a stored result depends on
 """
 
 from cross_lora_core.migration.alias import Alias, read_alias
+from cross_lora_core.migration.effect import EffectFit, EffectSide, effect_landings, fit_effect
 from cross_lora_core.migration.estimate import Estimate, estimate_plan, item_output_bytes
 from cross_lora_core.migration.files import (
     GroupFile,
@@ -61,6 +62,8 @@ __all__ = [
     "AdapterRef",
     "Alias",
     "BaseRef",
+    "EffectFit",
+    "EffectSide",
     "Estimate",
     "FactorObject",
     "FactorSource",
@@ -88,11 +91,13 @@ __all__ = [
     "anchor_rows",
     "base_ref",
     "content_digest",
+    "effect_landings",
     "estimate_plan",
     "factorize_layers",
     "factors_key",
     "find_adapters",
     "find_base",
+    "fit_effect",
     "item_output_bytes",
     "make_plan",
     "path_segment",

@@ -58,9 +58,10 @@ class ModuleMeasure:
         source_energy: share of the source weight's squared norm kept by its factors.
         target_energy: the same for the target weight.
         retained_energy: share of the update's squared norm inside the source factors' span.
-        source_norm: Frobenius norm of the source update.
+        source_norm: Frobenius norm of the source update; None where no single one stands behind this module.
         norm: Frobenius norm of the projected update.
         relative_norm: `norm` over the norm of the target weight.
+        explained: share of the wanted change of the residual stream, on probes held out of the fit.
     """
 
     layer: int
@@ -69,9 +70,10 @@ class ModuleMeasure:
     source_energy: float | None
     target_energy: float | None
     retained_energy: float | None
-    source_norm: float
+    source_norm: float | None
     norm: float
     relative_norm: float | None
+    explained: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@
 `ours` and `theirs` are `LoadedBase`s, with or without an adapter on.
 """
 
+from cross_lora_core.responses.frontier import Frontier, ModuleRun, with_updates
 from cross_lora_core.responses.matching import matched_positions
 from cross_lora_core.responses.pairing import PairedBatch, TokenBatch, pair_batches
 from cross_lora_core.responses.probes import ProbeKind, probe_strings, text_strings, token_strings
@@ -16,6 +17,8 @@ from cross_lora_core.responses.sampling import sample_strings
 from cross_lora_core.responses.streams import Responses, layer_paths, respond
 
 __all__ = [
+    "Frontier",
+    "ModuleRun",
     "PairedBatch",
     "ProbeKind",
     "Responses",
@@ -28,4 +31,5 @@ __all__ = [
     "sample_strings",
     "text_strings",
     "token_strings",
+    "with_updates",
 ]

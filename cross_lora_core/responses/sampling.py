@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from itertools import takewhile
 from typing import Any
 
@@ -16,6 +18,9 @@ __all__ = ["sample_strings"]
 SHORTEST = 16
 """Characters; a shorter string is over before anything can be learned from it."""
 
+PLAUSIBLE = 0.02
+"""Share of the likeliest token's probability; a ratio of two tiny probabilities says nothing."""
+
 ROUNDS = 20
 """Batches without a single string that is long enough before it is given up."""
 
@@ -28,11 +33,16 @@ def sample_strings(
     temperature: float = 1.0,
     seed: int = 0,
     batch: int = 32,
+    contrasts: Sequence[float] = (0.0,),
 ) -> tuple[str, ...]:
-    """Sample texts from the model as it is, with whatever adapter is on, nothing cut from its distribution.
+    """Sample texts from the model as it is, with whatever adapter is on.
 
     Each starts from the token that begins a text (the one that ends it, where there is none that
     begins it) and is cut at the next special token. Strings too short to respond to are drawn again.
+
+    With contrast 0 nothing is cut from the model's distribution p. An adapter's own domain is rare in it;
+    with contrast c > 0 a token is drawn from `p (p / p_base)^c` among those with p of at least `PLAUSIBLE` of
+    the likeliest one's, where `p_base` is the model without its adapter (contrastive decoding).
 
     Args:
         loaded: the model.
@@ -41,6 +51,7 @@ def sample_strings(
         temperature: of the distribution; 1 is the model's own.
         seed: the same seed gives the same strings on the same machine.
         batch: strings drawn side by side; part of what a seed means.
+        contrasts: taken in turn by the strings of a batch; any above 0 needs an adapter that is on.
 
     Raises:
         BaseModelError: the tokenizer has neither token, or the model ends every text at once.
@@ -49,7 +60,7 @@ def sample_strings(
     strings: list[str] = []
     empty_rounds = 0
     while len(strings) < count:
-        ids = _sample(loaded, batch, min(tokens, loaded.limit - 1), temperature, uniform)
+        ids = _sample(loaded, min(tokens, loaded.limit - 1), temperature, uniform, _in_turn(contrasts, batch))
         drawn = [text for text in (_text(loaded.tokenizer, row) for row in ids) if len(text) >= SHORTEST]
         empty_rounds = 0 if drawn else empty_rounds + 1
         if empty_rounds == ROUNDS:
@@ -63,25 +74,54 @@ def sample_strings(
     return tuple(strings[:count])
 
 
+def _in_turn(contrasts: Sequence[float], rows: int) -> Tensor:
+    """The contrast of each row, [rows, 1]."""
+    return torch.tensor([contrasts[row % len(contrasts)] for row in range(rows)])[:, None]
+
+
 @torch.inference_mode()
 def _sample(
-    loaded: LoadedBase, rows: int, tokens: int, temperature: float, uniform: torch.Generator
+    loaded: LoadedBase, tokens: int, temperature: float, uniform: torch.Generator, contrasts: Tensor
 ) -> list[list[int]]:
-    """Token ids of `rows` samples without the first token, each up to `tokens` of them or its end."""
+    """Token ids of one sample per contrast, without its first token, up to `tokens` of them or its end."""
     special = torch.tensor(sorted(loaded.tokenizer.all_special_ids), device=loaded.device)
-    step = torch.full((rows, 1), _first_token(loaded), device=loaded.device)
-    ended = torch.zeros(rows, dtype=torch.bool, device=loaded.device)
-    cache: Any = None
+    contrasts = contrasts.to(loaded.device)
+    step = torch.full((len(contrasts), 1), _first_token(loaded), device=loaded.device)
+    ended = torch.zeros(len(contrasts), dtype=torch.bool, device=loaded.device)
+    score, score_base = _scorer(loaded), _scorer(loaded)
     drawn: list[Tensor] = []
     while len(drawn) < tokens and not bool(ended.all()):
-        output = loaded.model(input_ids=step, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
-        scores = output.logits[:, -1, : len(loaded.tokenizer)]
+        scores = score(step)
+        if bool((contrasts > 0).any()):
+            with loaded.model.disable_adapter():
+                scores = _contrasted(scores, score_base(step), contrasts)
         step = _draw(scores, temperature, uniform)
         ended |= torch.isin(step[:, 0], special)
         drawn.append(step)
     ends = set(special.tolist())
     return [list(takewhile(lambda one: one not in ends, row)) for row in torch.cat(drawn, dim=1).tolist()]
+
+
+def _scorer(loaded: LoadedBase) -> Callable[[Tensor], Tensor]:
+    """A function from the next token of each row to the scores of the one after it, [rows, vocabulary]."""
+    cache: Any = None
+
+    def score(step: Tensor) -> Tensor:
+        nonlocal cache
+        output = loaded.model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values
+        scores: Tensor = output.logits[:, -1, : len(loaded.tokenizer)]
+        return scores
+
+    return score
+
+
+def _contrasted(scores: Tensor, base_scores: Tensor, contrasts: Tensor) -> Tensor:
+    """Scores of `p (p / p_base)^c` over plausible tokens; rows of contrast 0 stay as they are."""
+    ours, theirs = scores.float().log_softmax(-1), base_scores.float().log_softmax(-1)
+    implausible = ours < ours.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
+    sharpened = (ours + contrasts * (ours - theirs)).masked_fill(implausible, -torch.inf)
+    return torch.where(contrasts > 0, sharpened, ours)
 
 
 def _draw(scores: Tensor, temperature: float, uniform: torch.Generator) -> Tensor:

@@ -159,3 +159,30 @@ def test_probes_of_every_kind(llama, tmp_path):
     assert all(character.encode() in shared for character in joined)
     assert strings[ProbeKind.TEXT] == text_strings(4, seed=5) != text_strings(4, seed=6)
     assert all(400 < len(one) < 2000 for one in strings[ProbeKind.TEXT])
+
+
+def test_contrast_draws_what_the_adapter_makes_likelier(llama, tmp_path):
+    adapter = make_adapter(llama, tmp_path / "adapter", strength=0.5)
+    model = loaded(llama)
+    with model.with_adapter(adapter):
+        plain = sample_strings(model, 24, tokens=30, seed=1)
+        assert plain == sample_strings(model, 24, tokens=30, seed=1, contrasts=(0.0,))
+        mixed = sample_strings(model, 24, tokens=30, seed=1, contrasts=(0.0, 2.0))
+        gains = [
+            _log_odds(model, text) for text in sample_strings(model, 24, tokens=30, seed=1, contrasts=(2.0,))
+        ]
+        assert sum(gains) / 24 > sum(_log_odds(model, text) for text in plain) / 24 + 0.1
+    assert set(mixed) & set(plain) and set(mixed) != set(plain)
+
+
+def _log_odds(model: LoadedBase, text: str) -> float:
+    """Mean over tokens of log p(adapted) - log p(base)."""
+    ids = torch.tensor([model.encode(text, special=True)])
+
+    def scores() -> torch.Tensor:
+        logits = model.model(input_ids=ids).logits[0, :-1].log_softmax(-1)
+        return logits.gather(1, ids[0, 1:, None]).mean()
+
+    adapted = scores()
+    with model.model.disable_adapter():
+        return float(adapted - scores())

@@ -1,0 +1,205 @@
+"""Method `effect`: make the target's residual stream change as the adapter changes the source's.
+
+Nothing of the update's matrix is carried over, only what it does. On strings the adapted source writes
+itself, take the change `h'_s(k) - h_s(k)` of the source's stream at boundary k; map it by `M_l`, the ridge
+regression of the target's own stream on the source's at positions that mean the same; then walk up the
+target's layers and fit, in closed form, a low-rank update of each layer's down projection so that with all
+updates below in place the stream after the layer changes by `M_l (h'_s - h_s)`. Fitting what is still
+missing keeps errors from piling up, and neither widths, depths, heads nor tokenizers have to agree.
+No gradient is taken and no data of the user is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cross_lora_core import algebra
+from cross_lora_core.algebra import LoraFactors, Moments
+from cross_lora_core.evaluation import LoadedBase
+from cross_lora_core.migration.layers import ModuleMeasure, Projected
+from cross_lora_core.migration.plan import Landing
+from cross_lora_core.models import BaseModel, Role
+from cross_lora_core.responses import (
+    Frontier,
+    PairedBatch,
+    TokenBatch,
+    layer_paths,
+    pair_batches,
+    respond,
+    with_updates,
+)
+
+__all__ = ["EFFECT_VERSION", "EffectFit", "EffectSide", "effect_landings", "fit_effect"]
+
+EFFECT_VERSION = 1
+RIDGE, MAP_RIDGE = 0.1, 0.01
+HELD_OUT = 4
+"""Every so many-th string is held out of the fit; update strengths are chosen on it."""
+
+_Key = tuple[int, Role]
+
+
+@dataclass(frozen=True, eq=False)
+class EffectSide:
+    """A base as files and as a model in memory."""
+
+    base: BaseModel
+    loaded: LoadedBase
+
+
+@dataclass(frozen=True, eq=False)
+class EffectFit:
+    """What a fit of some target layers found.
+
+    Attributes:
+        projected: the update of each layer's down projection.
+        positions: pairs of responses it rests on, those held out included.
+    """
+
+    projected: dict[_Key, Projected]
+    positions: int
+
+
+def effect_landings(source_layers: int, target_layers: int) -> tuple[Landing, ...]:
+    """Every down projection of the target, each with the source layer whose end it is compared with."""
+    return tuple(
+        Landing(layer, _source_boundary(layer + 1, source_layers, target_layers) - 1, Role.down)
+        for layer in range(target_layers)
+    )
+
+
+def _source_boundary(boundary: int, source_layers: int, target_layers: int) -> int:
+    """Boundary l is the stream after layer l - 1."""
+    return max(1, round(boundary * source_layers / target_layers))
+
+
+def fit_effect(
+    source: EffectSide,
+    target: EffectSide,
+    adapter: Path,
+    strings: Sequence[str],
+    landings: Sequence[Landing],
+    below: Mapping[_Key, LoraFactors],
+    rank: int,
+) -> EffectFit:
+    """Fit the updates of consecutive target layers.
+
+    Args:
+        source: the base the adapter was trained on; another object in memory than the target.
+        target: the base to fit.
+        adapter: the adapter's folder, as PEFT loads it.
+        strings: what both are run on.
+        landings: consecutive ones of `effect_landings`.
+        below: updates of every layer below the first of them.
+        rank: of the updates.
+
+    Raises:
+        ValueError: the strings have no position both tokenisations share.
+    """
+    batches = tuple(pair_batches(source.loaded, target.loaded, strings))
+    if not batches:
+        raise ValueError("expected strings with positions that both tokenisations share")
+    stream = _wanted(source, target, adapter, batches, landings)
+    held_out = torch.cat([_held_out(batch.target) for batch in batches]).to(target.loaded.device)
+    projected = _walk(target, [one.target for one in batches], landings, stream, held_out, below, rank)
+    return EffectFit(projected, len(held_out))
+
+
+@dataclass(frozen=True, eq=False)
+class _Aim:
+    """The stream wanted after a layer, [positions, d_t], and how much each position counts, [positions]."""
+
+    stream: Tensor
+    weights: Tensor
+
+
+def _wanted(
+    source: EffectSide,
+    target: EffectSide,
+    adapter: Path,
+    batches: Sequence[PairedBatch],
+    landings: Sequence[Landing],
+) -> dict[int, _Aim]:
+    """By target layer, what its end should become."""
+    ours = [one.source_layer + 1 for one in landings]
+    before = _boundaries(source, [one.source for one in batches], ours)
+    with source.loaded.with_adapter(adapter):
+        after = _boundaries(source, [one.source for one in batches], ours)
+    theirs = _boundaries(target, [one.target for one in batches], [one.target_layer + 1 for one in landings])
+    fitted = ~torch.cat([_held_out(one.target) for one in batches]).to(target.loaded.device)
+    aims = {}
+    for one in landings:
+        plain, rows = before[one.source_layer + 1], theirs[one.target_layer + 1]
+        weights = 1.0 / rows.pow(2).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
+        M = _residual_map(plain[fitted], rows[fitted], weights[fitted])
+        change = (after[one.source_layer + 1] - plain) @ M.T
+        aims[one.target_layer] = _Aim(rows + change, weights)
+    return aims
+
+
+def _boundaries(side: EffectSide, batches: Sequence[TokenBatch], wanted: Sequence[int]) -> dict[int, Tensor]:
+    paths = layer_paths(side.base)
+    found = [respond(side.loaded, one, layers=paths, boundaries=wanted).boundaries for one in batches]
+    return {number: torch.cat([one[number] for one in found]) for number in set(wanted)}
+
+
+def _residual_map(ours: Tensor, theirs: Tensor, weights: Tensor) -> Tensor:
+    """M of the two streams about their means, float32 [d_t, d_s]."""
+    moments = Moments(ours.shape[1], theirs.shape[1], ours.device)
+    moments.add(ours - ours.mean(0), theirs - theirs.mean(0), weights)
+    return algebra.ridge_map(moments, MAP_RIDGE).float()
+
+
+def _held_out(batch: TokenBatch) -> Tensor:
+    """Which kept positions belong to strings that nothing is fitted on."""
+    return (batch.kept // batch.ids.shape[1]) % HELD_OUT == 0
+
+
+def _walk(
+    target: EffectSide,
+    batches: Sequence[TokenBatch],
+    landings: Sequence[Landing],
+    aims: Mapping[int, _Aim],
+    held_out: Tensor,
+    below: Mapping[_Key, LoraFactors],
+    rank: int,
+) -> dict[_Key, Projected]:
+    """Layer by layer from the bottom: look, fit what is missing, put it in place, go on."""
+    loaded, base = target.loaded, target.base
+    paths = layer_paths(base)
+    with with_updates(loaded, {base.linear(*key).module: update for key, update in below.items()}):
+        frontier = Frontier(loaded, batches, [paths[one.target_layer] for one in landings])
+    projected = {}
+    for one in landings:
+        key = (one.target_layer, one.role)
+        module = base.linear(*key).module
+        run, aim = frontier.look(module), aims[one.target_layer]
+        _, gain = base.read_gains(*key)
+        fit = algebra.fit_writer(
+            run.inputs, run.outputs, aim.stream - run.stream, aim.weights, held_out,
+            gain=None if gain is None else gain.to(loaded.device), rank=rank, ridge=RIDGE,
+        )  # fmt: skip
+        with with_updates(loaded, {module: fit.update}):
+            frontier.advance()
+        projected[key] = Projected(fit.update, _measure(one, fit))
+    return projected
+
+
+def _measure(landing: Landing, fit: algebra.FittedUpdate) -> ModuleMeasure:
+    return ModuleMeasure(
+        layer=landing.target_layer,
+        role=landing.role,
+        source_layer=landing.source_layer,
+        source_energy=None,
+        target_energy=None,
+        retained_energy=None,
+        source_norm=None,
+        norm=algebra.frobenius_norm(fit.update),
+        relative_norm=None,
+        explained=fit.explained,
+    )
