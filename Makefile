@@ -33,7 +33,7 @@ demo: $(VENV)/.installed  ## Migrate a real fleet between two real bases and pri
 	$(RUN) adapter add $(FLEET) --base $(SOURCE) --owner demo
 	$(RUN) base deprecate $(SOURCE) --on 2027-03-31 --successor $(TARGET)
 	$(RUN) adapter check examples/adapters/broken-nonfinite --base $(SOURCE) || test $$? -eq 3
-	$(RUN) migrate --source $(SOURCE) --target $(TARGET)
+	$(RUN) migrate --source $(SOURCE) --target $(TARGET) --method auto
 
 test: $(VENV)/.installed  ## Run every test
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -8,7 +8,15 @@ from typing import Any, TypeVar
 
 from prefect.futures import PrefectFuture
 
-from cross_lora_core.migration import FactorSource, Plan, PlannedTarget
+from cross_lora_core.migration import (
+    BaseRef,
+    FactorSource,
+    FactorSpec,
+    Plan,
+    PlannedTarget,
+    alignment_key,
+    factors_key,
+)
 from cross_lora_core.models import LayerGroup
 from flows.progress import current_listener, watched
 from tasks.align_bases import align_group
@@ -18,38 +26,38 @@ __all__ = ["GroupFutures", "factors_of", "inputs_of", "submit_shared"]
 
 _Future = PrefectFuture[Any]
 _Job = TypeVar("_Job")
-GroupFutures = dict[tuple[str, int], _Future]
-"""By what was asked for (a base's digest, or `align` and the target's) and index of the layer group."""
+GroupFutures = dict[str, _Future]
+"""By key of what is stored, so that methods which need the same share a task run."""
 
 
-def submit_shared(plan: Plan, wanted: set[str]) -> GroupFutures:
-    """Submit factorizations and alignments that the wanted targets (digests) need."""
-    factors = _submit_factors(plan, wanted)
-    return factors | _submit_alignments(plan, wanted, factors)
+def submit_shared(plan: Plan) -> GroupFutures:
+    """Submit factorizations and alignments that the transfers of the plan's items need."""
+    factors = _submit_factors(plan)
+    return factors | _submit_alignments(plan, factors)
 
 
 def inputs_of(plan: Plan, target: PlannedTarget, group: LayerGroup, shared: GroupFutures) -> list[_Future]:
     """The task runs that a projection onto a target's layer group waits for."""
-    aligned = shared.get(("align " + target.base.digest, group.index))
+    aligned = shared.get(_alignment_key(plan, target, group))
     return [aligned] if aligned else factors_of(plan, target, group, shared)
 
 
-def _submit_factors(plan: Plan, wanted: set[str]) -> GroupFutures:
-    """One task run per (base, layer group) the method reads."""
-    jobs = [(plan.source, group) for group in plan.source_groups if plan.spec.needs.source_factors and wanted]
-    jobs += [
-        (target.base, group)
-        for target in plan.targets
-        for group in target.groups
-        if plan.spec.needs.target_factors and target.base.digest in wanted
-    ]
-    jobs = list(dict.fromkeys(jobs))
+def _submit_factors(plan: Plan) -> GroupFutures:
+    """One task run per (base, layer group, factorization) that a method reads."""
+    jobs = {key: job for rung in plan.rung_plans for key, job in _factor_jobs(rung).items()}
     current_listener().expect("factorize", len(jobs))
     return {
-        (base.digest, group.index): watched(
-            "factorize", factorize_group.submit(base, group, plan.spec.factors)
-        )
-        for base, group in _from_anywhere(jobs)
+        key: watched("factorize", factorize_group.submit(base, group, spec))
+        for key, (base, group, spec) in _from_anywhere(list(jobs.items()))
+    }
+
+
+def _factor_jobs(plan: Plan) -> dict[str, tuple[BaseRef, LayerGroup, FactorSpec]]:
+    needs, spec = plan.spec.needs, plan.spec.factors
+    jobs = [(plan.source, group) for group in plan.source_groups if needs.source_factors]
+    jobs += [(one.base, group) for one in plan.targets for group in one.groups if needs.target_factors]
+    return {
+        factors_key(base.digest, spec, group.first, group.last): (base, group, spec) for base, group in jobs
     }
 
 
@@ -59,28 +67,33 @@ def _from_anywhere(jobs: Sequence[_Job]) -> list[_Job]:
     return [*jobs[start:], *jobs[:start]]
 
 
-def _submit_alignments(plan: Plan, wanted: set[str], factors: GroupFutures) -> GroupFutures:
-    """One task run per (pair of bases, target layer group)."""
-    if not plan.spec.needs.alignment:
-        return {}
+def _submit_alignments(plan: Plan, factors: GroupFutures) -> GroupFutures:
+    """One task run per (pair of bases, target layer group) of every method that aligns."""
     jobs = [
-        (target, group) for target in plan.targets if target.base.digest in wanted for group in target.groups
+        (rung, target, group)
+        for rung in plan.rung_plans
+        if rung.spec.needs.alignment
+        for target in rung.targets
+        for group in target.groups
     ]
     current_listener().expect("align", len(jobs))
     return {
-        ("align " + target.base.digest, group.index): watched(
+        _alignment_key(rung, target, group): watched(
             "align",
             align_group.submit(
-                plan.source, target, group, plan.spec, FactorSource.of(plan, target, group),
-                return_state=False, wait_for=factors_of(plan, target, group, factors),
+                rung.source, target, group, rung.spec, FactorSource.of(rung, target, group),
+                return_state=False, wait_for=factors_of(rung, target, group, factors),
             ),
         )
-        for target, group in jobs
+        for rung, target, group in jobs
     }  # fmt: skip
+
+
+def _alignment_key(plan: Plan, target: PlannedTarget, group: LayerGroup) -> str:
+    return alignment_key(plan.source, target.base, plan.spec, group.first, group.last)
 
 
 def factors_of(plan: Plan, target: PlannedTarget, group: LayerGroup, factors: GroupFutures) -> list[_Future]:
     """The factorizations behind a projection onto a target's layer group."""
-    source = FactorSource.of(plan, target, group).source
-    keys = [(plan.source.digest, one.group.index) for one in source]
-    return [factors[key] for key in [*keys, (target.base.digest, group.index)] if key in factors]
+    source = FactorSource.of(plan, target, group)
+    return [factors[one.key] for one in (*source.source, *source.target) if one.key in factors]

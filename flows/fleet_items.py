@@ -10,9 +10,10 @@ from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
-from cross_lora_core.migration import FactorSource, ItemOutcome, Plan
+from cross_lora_core.migration import FactorSource, ItemOutcome, Method, Plan, PlannedItem
 from flows.base_groups import GroupFutures, factors_of, inputs_of
 from flows.progress import current_listener, watched
+from tasks.choose_candidate import choose_candidate, measure_candidate
 from tasks.plan_migration import PreparedItem
 from tasks.project_adapter import project_group
 from tasks.publish_adapter import publish_adapter
@@ -26,7 +27,7 @@ _Future = PrefectFuture[Any]
 
 @dataclass(frozen=True)
 class ItemRun:
-    """One item on its way: the task runs it waits for, and its own in order, validation last."""
+    """One item on its way: the task runs it waits for, and its own in order, the one that settles it last."""
 
     prepared: PreparedItem
     awaited: tuple[_Future, ...]
@@ -35,23 +36,49 @@ class ItemRun:
 
 def announce_items(plan: Plan, items: Sequence[PreparedItem]) -> None:
     """Tell the current listener how many task runs the items will be."""
-    groups = [plan.target_of(item.planned).groups for item in items]
-    landing = [
-        sum(bool(item.planned.landings_in(group)) for group in of_target)
-        for item, of_target in zip(items, groups, strict=True)
-    ]
-    for stage, count in (("project", sum(landing)), ("publish", len(items)), ("validate", len(items))):
+    rungs = [(item.planned, spec) for item in items for spec in item.planned.ladder.rungs]
+    projections = sum(
+        bool(planned.landings_in(group)) for planned, _ in rungs for group in plan.target_of(planned).groups
+    )
+    measured = len(rungs) if plan.spec.method is Method.AUTO else 0
+    for stage, count in (
+        ("project", projections),
+        ("publish", len(rungs)),
+        ("measure", measured),
+        ("validate", len(items)),
+    ):
         current_listener().expect(stage, count)
 
 
 def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun:
-    """Submit an item's projections, its publication and its validation."""
-    planned, target = item.planned, plan.target_of(item.planned)
-    own = replace(
-        plan, items=(planned,), targets=(target,)
-    )  # a task of a large fleet carries its own item only
-    inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
+    """Submit what an item's ladder says: every rung's transfer, and how the item is settled.
+
+    A task of a large fleet carries its own item only.
+    """
+    planned = item.planned
+    own = replace(plan, items=(planned,), targets=(plan.target_of(planned),))
     with tags(f"adapter:{planned.adapter.name}", f"target:{planned.target.name}"):
+        rungs = [_submit_rung(one, planned, shared) for one in own.rung_plans]
+        chosen = plan.spec.method is Method.AUTO
+        settling = _submit_choice(item, rungs) if chosen else _submit_verdict(item, *rungs)
+    awaited = [future for rung in rungs for future in rung.awaited]
+    return ItemRun(item, tuple(awaited), (*(one for rung in rungs for one in rung.steps), *settling))
+
+
+@dataclass(frozen=True)
+class _RungRun:
+    """One transfer of an item on its way: what it waits for, and its own task runs, publication last."""
+
+    plan: Plan
+    awaited: tuple[_Future, ...]
+    steps: tuple[_Future, ...]
+
+
+def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures) -> _RungRun:
+    """Submit a transfer's projections and its publication."""
+    (target,) = plan.targets
+    inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
+    with tags(f"method:{plan.spec.method}"):
         projected = [
             watched(
                 "project",
@@ -63,23 +90,36 @@ def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun
             for group in target.groups
             if planned.landings_in(group)
         ]  # fmt: skip
-        publishing = publish_adapter.submit(own, planned, return_state=False, wait_for=projected)
+        publishing = publish_adapter.submit(plan, planned, return_state=False, wait_for=projected)
         published = watched("publish", publishing)
-        validated = watched("validate", validate_adapter.submit(own, item, published, return_state=False))
     awaited = [
         future
         for group in target.groups
         for future in (*factors_of(plan, target, group, shared), *inputs[group])
     ]
-    return ItemRun(item, tuple(awaited), (*projected, published, validated))
+    return _RungRun(plan, tuple(awaited), (*projected, published))
+
+
+def _submit_verdict(item: PreparedItem, rung: _RungRun) -> list[_Future]:
+    """The one transfer that was asked for is validated and judged."""
+    return [watched("validate", validate_adapter.submit(rung.plan, item, rung.steps[-1], return_state=False))]
+
+
+def _submit_choice(item: PreparedItem, rungs: Sequence[_RungRun]) -> list[_Future]:
+    """Every rung is measured; the evidence on all of them settles the item."""
+    measured = [
+        watched("measure", measure_candidate.submit(one.plan, item, one.steps[-1], return_state=False))
+        for one in rungs
+    ]
+    return [*measured, watched("validate", choose_candidate.submit(item, measured, return_state=False))]
 
 
 def settle_item(run: ItemRun) -> ItemOutcome:
     """Wait for an item; if it broke, register why, naming the first step that did."""
-    validated = run.own[-1]
-    validated.wait()
-    if validated.state.is_completed():
-        outcome: ItemOutcome = validated.result()
+    settling = run.own[-1]
+    settling.wait()
+    if settling.state.is_completed():
+        outcome: ItemOutcome = settling.result()
         return outcome
     return register_failure(run.prepared, _first_failure([*run.awaited, *run.own]))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow, runtime
@@ -62,7 +63,7 @@ def _migrate(request: MigrationRequest) -> MigrationOutcome:
 def _run_items(plan: Plan, pending: Sequence[PreparedItem]) -> dict[int, ItemOutcome]:
     """What became of every pending item; only so many are on their way at a time."""
     settling = _Settling(plan.source.name, len(pending))
-    shared = submit_shared(plan, {item.planned.target.digest for item in pending})
+    shared = submit_shared(replace(plan, items=tuple(item.planned for item in pending)))
     announce_items(plan, pending)
     try:
         for item in pending:

@@ -17,7 +17,7 @@ Actor = Annotated[str, Field(min_length=1, description="Who decides this; kept i
 Reason = Annotated[str, Field(description="Why; kept in the catalog")]
 Migration = Annotated[int | None, Field(description="Whose result; empty: the latest migration that has one")]
 Accept = Annotated[
-    Literal["no_effect", "harmful", "unverified"] | None,
+    Literal["no_effect", "harmful", "needs_retraining", "unverified"] | None,
     Field(description="Promote in spite of this verdict; only migrated and copied go without"),
 ]
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from cross_lora_core.catalog import ItemRecord, Work
-from cross_lora_core.migration import ItemOutcome
+from cross_lora_core.migration import CandidateOutcome, ItemOutcome
 
 __all__ = ["outcome_of"]
 
@@ -12,7 +15,6 @@ def outcome_of(work: Work, record: ItemRecord) -> ItemOutcome:
     """What became of an item, as scripts read it."""
     verdict = work.verdict_of(record.id)
     evidence = verdict.evidence if verdict else {}
-    improvement = evidence.get("improvement")
     return ItemOutcome(
         adapter=record.adapter_name,
         target=work.base(record.target_base_id).name,
@@ -22,6 +24,30 @@ def outcome_of(work: Work, record: ItemRecord) -> ItemOutcome:
         modules_expected=record.modules_expected,
         modules_landed=record.modules_landed,
         output=record.output,
-        improvement=improvement["mean"] if improvement else None,
+        improvement=_improvement(evidence),
         recovered=evidence.get("recovered"),
+        method=record.method,
+        random=_random(evidence),
+        candidates=tuple(_candidate(one) for one in evidence.get("candidates") or ()),
     )
+
+
+def _candidate(figures: Mapping[str, Any]) -> CandidateOutcome:
+    return CandidateOutcome(
+        method=figures["method"],
+        verdict=figures["verdict"],
+        output=figures["output"],
+        improvement=_improvement(figures),
+        random=_random(figures),
+        recovered=figures.get("recovered"),
+    )
+
+
+def _improvement(figures: Mapping[str, Any]) -> float | None:
+    interval = figures.get("improvement")
+    return interval["mean"] if interval else None
+
+
+def _random(figures: Mapping[str, Any]) -> float | None:
+    means = figures.get("means")
+    return means["target base"] - means["random"] if means else None

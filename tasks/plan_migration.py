@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from prefect import get_run_logger, runtime, task
@@ -9,6 +10,7 @@ from prefect import get_run_logger, runtime, task
 from cross_lora_core.catalog import ItemRecord, Work
 from cross_lora_core.migration import (
     AdapterRef,
+    BaseSimilarity,
     ItemOutcome,
     MigrationRequest,
     Plan,
@@ -19,8 +21,10 @@ from cross_lora_core.migration import (
     make_plan,
     register_base,
 )
+from cross_lora_core.models import BaseModel
 from cross_lora_core.settings import load_settings
 from tasks.outcomes import outcome_of
+from tasks.relate_bases import known_similarity, stored_similarity
 from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored
 
 __all__ = ["PreparedItem", "PreparedMigration", "plan_migration", "plan_request"]
@@ -44,7 +48,9 @@ class PreparedMigration:
     items: tuple[PreparedItem, ...]
 
 
-def plan_request(request: MigrationRequest) -> Plan:
+def plan_request(
+    request: MigrationRequest, similarity: Callable[[BaseModel, BaseModel], BaseSimilarity] = known_similarity
+) -> Plan:
     """Read bases and adapters and decide what will land; nothing is written."""
     shared = open_stored()
     with open_catalog().begin() as work:
@@ -52,13 +58,13 @@ def plan_request(request: MigrationRequest) -> Plan:
         targets = [find_base(work, text, shared) for text in request.targets]
         candidates = find_adapters(work, source.name, request.adapters, request.evaluation)
     spec = TransferSpec.from_request(request)
-    return make_plan(source, targets, candidates, spec, load_settings().group_bytes)
+    return make_plan(source, targets, candidates, spec, load_settings().group_bytes, similarity)
 
 
 @task(name="plan", task_run_name="plan {request.title}", **TASK_OPTIONS)
 def plan_migration(request: MigrationRequest) -> PreparedMigration:
     """Plan, and write migration, adapters and items into the catalog; a repeated request finds its own."""
-    plan = plan_request(request)
+    plan = plan_request(request, stored_similarity)
     bases = [open_ref(ref) for ref in (plan.source, *(target.base for target in plan.targets))]
     with open_catalog().begin() as work:
         source, *_ = [register_base(work, base) for base in bases]
@@ -101,9 +107,11 @@ def _prepare(work: Work, migration_id: int, source_id: int, planned: PlannedItem
 
 
 def _still_there(record: ItemRecord) -> bool:
-    """Whether an item was done before and its output can still be loaded."""
-    if record.status != "done" or record.output is None or record.output_sha256 is None:
+    """Whether an item was done before and its output, where it has one, can still be loaded."""
+    if record.status != "done" or record.output_sha256 is None:
         return False
+    if record.output is None:
+        return True
     store = open_stored()
     root = store.folder_url("adapters").removesuffix("adapters")
     found = store.stat(record.output.removeprefix(root) + "/adapter_model.safetensors")

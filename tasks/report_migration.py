@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cross_lora_core.catalog import ItemRecord, Work
-from cross_lora_core.reporting import Interval, ItemReport, MigrationReport, render_page
+from cross_lora_core.reporting import CandidateReport, Interval, ItemReport, MigrationReport, render_page
 from cross_lora_core.settings import load_settings
 from tasks.runtime import open_catalog
 
@@ -54,6 +54,20 @@ def _item(work: Work, record: ItemRecord) -> ItemReport:
         modules=tuple(work.measures_of(record.id)),
         skipped=tuple((module, reason) for module, reason in record.skipped),
         lineage=evidence.get("lineage") or {},
+        method=record.method,
+        candidates=tuple(_candidate(one) for one in evidence.get("candidates") or ()),
+        left_out=tuple((one["method"], one["reason"]) for one in evidence.get("left_out") or ()),
+    )
+
+
+def _candidate(figures: dict[str, Any]) -> CandidateReport:
+    return CandidateReport(
+        method=figures["method"],
+        verdict=figures["verdict"],
+        reason=figures["reason"],
+        losses=figures.get("means") or {},
+        improvement=_interval(figures.get("improvement")),
+        recovered=figures.get("recovered"),
     )
 
 

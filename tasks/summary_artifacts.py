@@ -15,7 +15,7 @@ from prefect.artifacts import (
     create_table_artifact,
 )
 
-from cross_lora_core.migration import ItemOutcome
+from cross_lora_core.migration import CandidateOutcome, ItemOutcome
 from cross_lora_core.reporting import MigrationReport, plot_fleet, render_markdown
 
 __all__ = ["artifact_key", "create_summary_artifacts"]
@@ -35,9 +35,9 @@ def create_summary_artifacts(report: MigrationReport, outcomes: Sequence[ItemOut
         description=f"What survived: {title}",
     )
     create_table_artifact(
-        [_row(one) for one in outcomes],
+        [row for one in outcomes for row in (_row(one), *_tried(one))],
         key=artifact_key("verdicts", report.source),
-        description=f"One row per adapter and target: {title}",
+        description=f"One row per adapter and target, one more per method tried: {title}",
     )
     plot = plot_fleet(report.items)
     if plot is not None:
@@ -59,8 +59,32 @@ def _row(one: ItemOutcome) -> dict[str, Any]:
         "adapter": one.adapter,
         "target": one.target,
         "verdict": one.verdict,
+        "method": one.method,
         "modules": f"{one.modules_landed} of {one.modules_expected}",
-        "improvement": None if one.improvement is None else round(one.improvement, 4),
-        "recovered": None if one.recovered is None else f"{one.recovered:+.1%}",
+        **_figures(one),
         "output": one.output,
+    }
+
+
+def _tried(one: ItemOutcome) -> list[dict[str, Any]]:
+    """A row for each method that was tried, where the evidence had to choose."""
+    return [
+        {
+            "adapter": one.adapter,
+            "target": one.target,
+            "verdict": f"tried: {tried.verdict}",
+            "method": tried.method,
+            "modules": "",
+            **_figures(tried),
+            "output": tried.output,
+        }
+        for tried in one.candidates
+    ]
+
+
+def _figures(one: ItemOutcome | CandidateOutcome) -> dict[str, Any]:
+    return {
+        "improvement": None if one.improvement is None else round(one.improvement, 4),
+        "random": None if one.random is None else round(one.random, 4),
+        "recovered": None if one.recovered is None else f"{one.recovered:+.1%}",
     }

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
@@ -13,7 +14,13 @@ import torch
 from prefect import task
 
 from cross_lora_core import algebra
-from cross_lora_core.adapters import local_adapter, read_adapter, verify_adapter, write_adapter
+from cross_lora_core.adapters import (
+    local_adapter,
+    read_adapter,
+    updates_by_role,
+    verify_adapter,
+    write_adapter,
+)
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import (
     Decision,
@@ -29,7 +36,7 @@ from cross_lora_core.evaluation import (
     row_losses,
 )
 from cross_lora_core.migration import BaseRef, ItemOutcome, Method, Plan, PlannedItem, content_digest
-from cross_lora_core.models import Role, local_base
+from cross_lora_core.models import BaseModel, LinearSpec, local_base
 from cross_lora_core.settings import Settings, load_settings
 from tasks.device_slots import DEVICE_TAG, device_slot, torch_device
 from tasks.outcomes import outcome_of
@@ -37,9 +44,9 @@ from tasks.plan_migration import PreparedItem
 from tasks.publish_adapter import Published, projected_modules
 from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored
 
-__all__ = ["validate_adapter"]
+__all__ = ["gather_evidence", "register_verdict", "validate_adapter"]
 
-_Control = Callable[[LoraFactors, int, int], LoraFactors]
+_Control = Callable[[LoraFactors, LinearSpec], LoraFactors]
 
 
 @task(
@@ -51,16 +58,21 @@ _Control = Callable[[LoraFactors, int, int], LoraFactors]
 def validate_adapter(plan: Plan, item: PreparedItem, published: Published) -> ItemOutcome:
     """Structure, function and losses against the controls; the verdict goes into the catalog."""
     settings = load_settings()
-    with device_slot(), tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
-        folder = _local_copy(published, Path(scratch) / "migrated")
-        evidence = _gather(plan, item.planned, folder, settings)
+    evidence = gather_evidence(plan, item.planned, published)
     decision = decide(
         evidence,
         confidence=settings.confidence,
         minimum_rows=settings.minimum_rows,
         seed=settings.seed,
     )
-    return _register(plan, item, published, evidence, decision)
+    return register_verdict(plan, item, published, evidence, decision)
+
+
+def gather_evidence(plan: Plan, item: PlannedItem, published: Published) -> Evidence:
+    """Everything that is measured of a published adapter: structure, function, losses beside the controls."""
+    with device_slot(), tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
+        folder = _local_copy(published, Path(scratch) / "migrated")
+        return _gather(plan, item, folder, load_settings())
 
 
 def _local_copy(published: Published, folder: Path) -> Path:
@@ -96,11 +108,9 @@ def _losses(
     """Every labelled measurement, each taken from the catalog if it was made before."""
     random_folder = folder.parent / "random"
     zero_folder = folder.parent / "zero"
-    seeds = iter(range(settings.seed * 1_000_003, settings.seed * 1_000_003 + 10**9))
-    _write_control(
-        plan, item, random_folder, lambda one, d_out, d_in: algebra.random_like(one, d_out, d_in, next(seeds))
-    )
-    _write_control(plan, item, zero_folder, algebra.zero)
+    target, dtype = open_ref(item.target), getattr(torch, plan.spec.output_dtype)
+    _write_control(folder, target, dtype, random_folder, _random_control(settings.seed))
+    _write_control(folder, target, dtype, zero_folder, _zero_control)
     original = local_adapter(item.adapter.location, item.adapter.digest)
     return Losses(
         target=_measured(item.target, None, rows, settings),
@@ -112,16 +122,38 @@ def _losses(
     )
 
 
-def _write_control(plan: Plan, item: PlannedItem, folder: Path, control: _Control) -> None:
-    """A control adapter with the modules, ranks and (random) norms of the migrated one; never published."""
-    target = open_ref(item.target)
-    updates: dict[tuple[int, Role], LoraFactors] = {}
-    for (layer, role), one in sorted(projected_modules(plan, item).items()):
-        linear = target.linear(layer, role)
-        updates[layer, role] = control(one.update, linear.d_out, linear.d_in)
-    write_adapter(
-        folder, target, updates, rank=plan.spec.output_rank, dtype=getattr(torch, plan.spec.output_dtype)
-    )
+def _random_control(seed: int) -> _Control:
+    """Random updates, each drawn anew; slices of a fused module share lora_A, as the written ones do."""
+    seeds = iter(range(seed * 1_000_003, seed * 1_000_003 + 10**9))
+    inputs: defaultdict[str, int] = defaultdict(lambda: next(seeds))
+
+    def control(update: LoraFactors, linear: LinearSpec) -> LoraFactors:
+        shared = inputs[linear.module]
+        return algebra.random_like(update, linear.d_out, linear.d_in, next(seeds), input_seed=shared)
+
+    return control
+
+
+def _zero_control(update: LoraFactors, linear: LinearSpec) -> LoraFactors:
+    return algebra.zero(update, linear.d_out, linear.d_in)
+
+
+def _write_control(
+    migrated: Path, target: BaseModel, dtype: torch.dtype, folder: Path, control: _Control
+) -> None:
+    """A control adapter with the modules, rank and (random) norms of the one written; never published."""
+    written = read_adapter(migrated)
+    updates = {
+        (layer, role): control(_without_padding(one), target.linear(layer, role))
+        for (layer, role), one in sorted(updates_by_role(written, target).updates.items())
+    }
+    write_adapter(folder, target, updates, rank=written.modules[0].update.rank, dtype=dtype)
+
+
+def _without_padding(update: LoraFactors) -> LoraFactors:
+    """Without the rows and columns of zeros that brought it to the rank written; one stays."""
+    used = int(update.lora_A.any(dim=1).sum()) or 1
+    return LoraFactors(update.lora_A[:used], update.lora_B[:, :used], update.scaling)
 
 
 def _measured(
@@ -140,9 +172,27 @@ def _measured(
     return losses
 
 
-def _register(
-    plan: Plan, item: PreparedItem, published: Published, evidence: Evidence, decision: Decision
+def register_verdict(
+    plan: Plan,
+    item: PreparedItem,
+    published: Published,
+    evidence: Evidence,
+    decision: Decision,
+    *,
+    usable: bool = True,
+    ladder: Mapping[str, Any] | None = None,
 ) -> ItemOutcome:
+    """Settle an item with its verdict, measures and evidence.
+
+    Args:
+        plan: of the transfer that made the output.
+        item: the item.
+        published: its output.
+        evidence: on that output.
+        decision: the verdict on it.
+        usable: whether the output may be kept as the item's.
+        ladder: what was tried before this was chosen.
+    """
     measures = [asdict(one.measure) for one in projected_modules(plan, item.planned).values()]
     landed = evidence.function.landing.landed if evidence.function else 0
     failed = decision.verdict == "failed"
@@ -153,10 +203,11 @@ def _register(
             status="failed" if failed else "done",
             verdict=decision.verdict,
             reason=decision.reason,
-            evidence=_evidence(plan, item.planned, published, evidence, decision),
+            evidence=_evidence(plan, item.planned, published, evidence, decision) | dict(ladder or {}),
             modules_landed=landed,
-            output=None if failed else published.url,
+            output=published.url if usable and not failed else None,
             output_sha256=published.sha256,
+            method=plan.spec.method,
         )
         return outcome_of(work, work.item(item.item_id))
 
@@ -165,6 +216,7 @@ def _evidence(
     plan: Plan, item: PlannedItem, published: Published, evidence: Evidence, decision: Decision
 ) -> dict[str, Any]:
     return decision.as_dict() | {
+        "method": str(plan.spec.method),
         "function": asdict(evidence.function) if evidence.function else None,
         "problems": list(evidence.problems),
         "lineage": {

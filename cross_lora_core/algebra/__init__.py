@@ -20,6 +20,7 @@ from cross_lora_core.algebra.measures import (
     inner_product,
     principal_angles,
     retained_energy,
+    row_cosines,
     subspace_capture,
 )
 from cross_lora_core.algebra.rank import balance, rerank, singular_values, truncation_loss
@@ -58,6 +59,7 @@ __all__ = [
     "rerank",
     "retained_energy",
     "ridge_map",
+    "row_cosines",
     "select_rows",
     "singular_values",
     "stack_outputs",

@@ -40,14 +40,24 @@ def zero(update: LoraFactors, d_out: int, d_in: int) -> LoraFactors:
     return LoraFactors(plain.lora_A.new_zeros(update.rank, d_in), plain.lora_B.new_zeros(d_out, update.rank))
 
 
-def random_like(update: LoraFactors, d_out: int, d_in: int, seed: int) -> LoraFactors:
+def random_like(
+    update: LoraFactors, d_out: int, d_in: int, seed: int, *, input_seed: int | None = None
+) -> LoraFactors:
     """A random update of the same rank and the same Frobenius norm of the product.
 
     Drawn on the CPU, so that a seed means the same on every device.
+
+    Args:
+        update: what it resembles.
+        d_out: rows of the result.
+        d_in: columns of the result.
+        seed: of both factors.
+        input_seed: of lora_A, where several updates shall have the same one, as slices of a fused module do.
     """
     plain = update.folded()
     generator = torch.Generator().manual_seed(seed)
-    lora_A = torch.randn(update.rank, d_in, generator=generator).to(plain.lora_A)
+    shared = generator if input_seed is None else torch.Generator().manual_seed(input_seed)
+    lora_A = torch.randn(update.rank, d_in, generator=shared).to(plain.lora_A)
     lora_B = torch.randn(d_out, update.rank, generator=generator).to(plain.lora_B)
     drawn = LoraFactors(lora_A, lora_B)
     return LoraFactors(lora_A, lora_B * (frobenius_norm(plain) / frobenius_norm(drawn)))

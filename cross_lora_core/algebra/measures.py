@@ -13,6 +13,7 @@ __all__ = [
     "inner_product",
     "principal_angles",
     "retained_energy",
+    "row_cosines",
     "subspace_capture",
 ]
 
@@ -64,3 +65,12 @@ def principal_angles(first: Tensor, second: Tensor) -> Tensor:
 def subspace_capture(basis: Tensor, reference: Tensor) -> float:
     """`||basis^T reference||_F^2 / k`: 1 when a basis [d, j] contains the reference [d, k]."""
     return float((basis.double().T @ reference.double()).square().sum()) / reference.shape[1]
+
+
+def row_cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Cosines of corresponding rows of two matrices [n, d], float64 [n]; 0 where a row is zero.
+
+    Rows of weights that were initialised apart give values around 0, with standard deviation
+    `1 / sqrt(d)`; a copy with noise of relative size s gives about `1 / sqrt(1 + s^2)`.
+    """
+    return torch.nn.functional.cosine_similarity(first.double(), second.double(), dim=1)

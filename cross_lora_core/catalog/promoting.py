@@ -32,15 +32,8 @@ class Promoter(Reader):
         """
         take_turn(self._session)
         item = self._get(ItemRow, item_id)
-        if item.status != "done" or item.verdict not in (*PROMOTABLE, accept):
-            raise RecordConflict(
-                "a result with verdict copied or migrated",
-                f"{item.verdict or item.status}",
-                f"adapter {item.adapter_name!r}, item {item_id}",
-                f"To promote it all the same, name its verdict: --accept {item.verdict}."
-                if item.status == "done"
-                else "There is no output to promote; mend the cause and migrate again.",
-            )
+        if item.output is None or item.verdict not in (*PROMOTABLE, accept):
+            raise _not_promotable(item)
         current = self.current_promotion(item.target_base_id, item.adapter_name)
         if current is not None and current.item_id == item_id:
             return current
@@ -89,3 +82,17 @@ class Promoter(Reader):
         self._session.add(row)
         self._session.flush()
         return record_of(PromotionRecord, row)
+
+
+def _not_promotable(item: ItemRow) -> RecordConflict:
+    remedy = "There is no output to promote; mend the cause and migrate again."
+    if item.output is not None:
+        remedy = f"To promote it all the same, name its verdict: --accept {item.verdict}."
+    elif item.status == "done":
+        remedy = "There is no output to promote: all that was tried does harm. Train it on the target."
+    return RecordConflict(
+        "a result with verdict copied or migrated",
+        f"{item.verdict or item.status}",
+        f"adapter {item.adapter_name!r}, item {item.id}",
+        remedy,
+    )

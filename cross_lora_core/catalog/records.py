@@ -100,7 +100,10 @@ class MigrationRecord:
 
 @dataclass(frozen=True)
 class ItemRecord:
-    """One adapter to one target; `status` is planned, done, failed or refused."""
+    """One adapter to one target; `status` is planned, done, failed or refused.
+
+    `method` made the output, and is None where nothing was made.
+    """
 
     id: int
     migration_id: int
@@ -110,6 +113,7 @@ class ItemRecord:
     target_base_id: int
     status: str
     verdict: str | None
+    method: str | None
     reason: str
     modules_expected: int
     modules_landed: int

@@ -51,7 +51,16 @@ _NAMING = {
     "pk": "pk_%(table_name)s",
 }
 _Json = JSON().with_variant(JSONB(), "postgresql")
-VERDICTS = ("copied", "migrated", "no_effect", "harmful", "unverified", "refused", "failed")
+VERDICTS = (
+    "copied",
+    "migrated",
+    "no_effect",
+    "harmful",
+    "needs_retraining",
+    "unverified",
+    "refused",
+    "failed",
+)
 BASE_STATUSES = ("active", "deprecated", "retired")
 MIGRATION_STATUSES = ("planned", "running", "finished", "failed")
 ITEM_STATUSES = ("planned", "done", "failed", "refused")
@@ -182,6 +191,7 @@ class ItemRow(Table):
     target_base_id: Mapped[int] = mapped_column(ForeignKey("bases.id"), index=True)
     status: Mapped[str] = mapped_column(String(20), default="planned")
     verdict: Mapped[str | None] = mapped_column(String(20))
+    method: Mapped[str | None] = mapped_column(String(40))
     reason: Mapped[str] = mapped_column(Text, default="")
     modules_expected: Mapped[int] = mapped_column(default=0)
     modules_landed: Mapped[int] = mapped_column(default=0)

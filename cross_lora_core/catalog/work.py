@@ -188,11 +188,13 @@ class Work(Promoter, Leaser, Starter, Receiver):
         modules_landed: int = 0,
         output: str | None = None,
         output_sha256: str | None = None,
+        method: str | None = None,
     ) -> None:
         """Record what became of an item, and its verdict with the evidence."""
         row = self._get(ItemRow, item_id)
         row.status, row.verdict, row.reason = status, verdict, reason
         row.modules_landed, row.output, row.output_sha256 = modules_landed, output, output_sha256
+        row.method = method
         self._add_verdict(item_id, verdict, reason, json_safe(evidence))
 
     def _add_verdict(self, item_id: int, verdict: str, reason: str, evidence: Mapping[str, Any]) -> None:

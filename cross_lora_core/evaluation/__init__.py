@@ -5,8 +5,10 @@ with loaded_base(folder, digest, dtype, device) as loaded:
     with loaded.with_adapter(adapter):
         losses = row_losses(loaded, rows)              # nats per character
 decide(Evidence(problems, check, Losses(...)))         # migrated? says why
+choose({"copy": Evidence(...), "cross-lora": ...})     # the best of several, or needs_retraining
 """
 
+from cross_lora_core.evaluation.choosing import Choice, choose
 from cross_lora_core.evaluation.function import PROBES, FunctionCheck, check_function
 from cross_lora_core.evaluation.loading import BaseToLoad, Landing, LoadedBase, loaded_base, loaded_bases
 from cross_lora_core.evaluation.losses import row_losses
@@ -18,6 +20,7 @@ __all__ = [
     "PROBES",
     "PROMOTABLE",
     "BaseToLoad",
+    "Choice",
     "Decision",
     "EvaluationRow",
     "Evidence",
@@ -28,6 +31,7 @@ __all__ = [
     "Losses",
     "Verdict",
     "check_function",
+    "choose",
     "dataset_digest",
     "decide",
     "loaded_base",

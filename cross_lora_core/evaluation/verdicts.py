@@ -21,6 +21,7 @@ class Verdict(StrEnum):
     migrated = "migrated"
     no_effect = "no_effect"
     harmful = "harmful"
+    needs_retraining = "needs_retraining"
     unverified = "unverified"
     refused = "refused"
     failed = "failed"

@@ -2,6 +2,7 @@
 
 request    what is asked                     resolve   names and folders to bases and adapters
 plan       what will land, what will not     estimate  what it will cost
+ladder     which methods are tried     similarity  whether two bases are related
 layers     factorize, align, project         files     their safetensors form
 alias      which version serves, as servers read it
 spec, keys what a stored result depends on
@@ -26,7 +27,9 @@ from cross_lora_core.migration.keys import (
     factors_key,
     path_segment,
     projection_key,
+    similarity_key,
 )
+from cross_lora_core.migration.ladder import DATA_FREE, Ladder, LeftOut, PairFacts, build_ladder
 from cross_lora_core.migration.layers import (
     ModuleFactors,
     ModuleMeasure,
@@ -37,7 +40,7 @@ from cross_lora_core.migration.layers import (
     project_landings,
 )
 from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
-from cross_lora_core.migration.outcome import ItemOutcome, MigrationOutcome
+from cross_lora_core.migration.outcome import CandidateOutcome, ItemOutcome, MigrationOutcome
 from cross_lora_core.migration.plan import (
     AdapterCandidate,
     AdapterRef,
@@ -52,16 +55,21 @@ from cross_lora_core.migration.plan import (
 )
 from cross_lora_core.migration.request import MigrationRequest, TransferOptions, short_name
 from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
+from cross_lora_core.migration.similarity import RELATED, BaseSimilarity, base_similarity
 from cross_lora_core.migration.sources import FactorObject, FactorSource
 from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
 
 __all__ = [
+    "DATA_FREE",
     "EVALUATION_FILE",
     "METHOD_NEEDS",
+    "RELATED",
     "AdapterCandidate",
     "AdapterRef",
     "Alias",
     "BaseRef",
+    "BaseSimilarity",
+    "CandidateOutcome",
     "EffectFit",
     "EffectSide",
     "Estimate",
@@ -70,13 +78,16 @@ __all__ = [
     "FactorSpec",
     "GroupFile",
     "ItemOutcome",
+    "Ladder",
     "Landing",
+    "LeftOut",
     "Method",
     "MethodNeeds",
     "MigrationOutcome",
     "MigrationRequest",
     "ModuleFactors",
     "ModuleMeasure",
+    "PairFacts",
     "Plan",
     "PlannedItem",
     "PlannedTarget",
@@ -90,6 +101,8 @@ __all__ = [
     "alignment_key",
     "anchor_rows",
     "base_ref",
+    "base_similarity",
+    "build_ladder",
     "content_digest",
     "effect_landings",
     "estimate_plan",
@@ -109,6 +122,7 @@ __all__ = [
     "read_projections",
     "register_base",
     "short_name",
+    "similarity_key",
     "write_alignments",
     "write_factors",
     "write_projections",

@@ -21,6 +21,9 @@ from cross_lora_core.models import BaseModel, LayerGroup, factor_bytes
 
 __all__ = ["Estimate", "estimate_plan", "item_output_bytes"]
 
+_Job = tuple[BaseRef, LayerGroup, str]
+"""A base, a layer group of it, and the key of what is stored for the two."""
+
 _PROBE = 512
 _DTYPE_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
 
@@ -62,12 +65,12 @@ def _group_operations(base: BaseModel, group: LayerGroup) -> float:
 
 
 def item_output_bytes(item: PlannedItem, target: BaseModel, plan: Plan) -> int:
-    """Size of the adapter file one item will write."""
+    """Size of the adapter files one item will write, one per method that is tried."""
     rank = plan.spec.output_rank or servable_rank(max(item.adapter.rank, 1))
     width = sum(
         one.d_out + one.d_in for one in (target.linear(x.target_layer, x.role) for x in item.landings)
     )
-    return width * rank * _DTYPE_BYTES[plan.spec.output_dtype]
+    return len(item.ladder.rungs) * width * rank * _DTYPE_BYTES[plan.spec.output_dtype]
 
 
 def estimate_plan(
@@ -97,7 +100,11 @@ def estimate_plan(
     )
 
 
-def _factor_jobs(plan: Plan) -> list[tuple[BaseRef, LayerGroup, str]]:
+def _factor_jobs(plan: Plan) -> list[_Job]:
+    return list(dict.fromkeys(job for rung in plan.rung_plans for job in _factor_jobs_of_rung(rung)))
+
+
+def _factor_jobs_of_rung(plan: Plan) -> list[_Job]:
     needs = plan.spec.needs
     pairs = [(plan.source, group) for group in plan.source_groups if needs.source_factors]
     pairs += [(one.base, group) for one in plan.targets for group in one.groups if needs.target_factors]
@@ -107,12 +114,12 @@ def _factor_jobs(plan: Plan) -> list[tuple[BaseRef, LayerGroup, str]]:
     ]
 
 
-def _alignment_jobs(plan: Plan) -> list[tuple[BaseRef, LayerGroup, str]]:
-    if not plan.spec.needs.alignment:
-        return []
+def _alignment_jobs(plan: Plan) -> list[_Job]:
     return [
-        (one.base, group, alignment_key(plan.source, one.base, plan.spec, group.first, group.last))
-        for one in plan.targets
+        (one.base, group, alignment_key(rung.source, one.base, rung.spec, group.first, group.last))
+        for rung in plan.rung_plans
+        if rung.spec.needs.alignment
+        for one in rung.targets
         for group in one.groups
     ]
 

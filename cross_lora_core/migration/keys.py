@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
+from cross_lora_core.migration.similarity import SIMILARITY_VERSION
 from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "factors_key",
     "path_segment",
     "projection_key",
+    "similarity_key",
 ]
 
 
@@ -68,6 +70,11 @@ def projection_key(
     """Key of one adapter's projected factors for target layers `first`..`last`."""
     plan = _transfer_digest(source, target, spec)[:32]
     return f"projections/{plan}/{adapter_digest}/layers-{first:03d}-{last:03d}.safetensors"
+
+
+def similarity_key(source_digest: str, target_digest: str) -> str:
+    """Key of the measured similarity of two bases."""
+    return f"similarities/{source_digest}-{target_digest}/v{SIMILARITY_VERSION}.json"
 
 
 def adapter_prefix(

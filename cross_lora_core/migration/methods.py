@@ -13,8 +13,13 @@ __all__ = ["METHOD_NEEDS", "Method", "MethodNeeds"]
 
 
 class Method(StrEnum):
-    """How an update of the source base becomes an update of the target base."""
+    """How an update of the source base becomes an update of the target base.
 
+    `auto` is what a person asks for: the other methods are then tried as the ladder says
+    (`cross_lora_core.migration.ladder`), and the evidence chooses.
+    """
+
+    AUTO = "auto"
     CROSS_LORA = "cross-lora"
     COPY = "copy"
     INTERPOLATE = "interpolate"
@@ -45,6 +50,7 @@ class MethodNeeds:
 
 
 METHOD_NEEDS: dict[Method, MethodNeeds] = {
+    Method.AUTO: MethodNeeds(),
     Method.CROSS_LORA: MethodNeeds(source_factors=True, target_factors=True, alignment=True),
     Method.COPY: MethodNeeds(equal_widths=True),
     Method.INTERPOLATE: MethodNeeds(),

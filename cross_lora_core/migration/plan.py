@@ -7,11 +7,14 @@ tasks and is printed by `cross-lora plan`; tensors never enter it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 from cross_lora_core.adapters import Adapter, RoleUpdates, read_adapter, updates_by_role
 from cross_lora_core.errors import AdapterRefused
+from cross_lora_core.migration.ladder import Ladder, PairFacts, build_ladder
+from cross_lora_core.migration.methods import Method
+from cross_lora_core.migration.similarity import BaseSimilarity, base_similarity
 from cross_lora_core.migration.spec import TransferSpec, content_digest
 from cross_lora_core.models import BaseModel, LayerGroup, Role, layer_groups, map_layers
 
@@ -103,13 +106,14 @@ class PlannedTarget:
 
 @dataclass(frozen=True)
 class PlannedItem:
-    """One adapter to one target. `refusal` is set when nothing will be attempted."""
+    """One adapter to one target. `refusal` is set when nothing will be attempted; its ladder is empty."""
 
     adapter: AdapterRef
     target: BaseRef
     landings: tuple[Landing, ...]
     skipped: tuple[Skipped, ...]
     refusal: str | None
+    ladder: Ladder
 
     def landings_in(self, group: LayerGroup) -> tuple[Landing, ...]:
         """The landings whose target layer lies in a group."""
@@ -136,14 +140,47 @@ class Plan:
                 one.adapter.digest,
                 one.adapter.evaluation,
                 one.target.digest,
+                *(rung.digest for rung in one.ladder.rungs if self.spec.method is Method.AUTO),
             )
             for one in self.items
         )
         return content_digest([self.source.digest, self.spec.digest, items])
 
+    @property
+    def rung_plans(self) -> tuple[Plan, ...]:
+        """For each transfer that is tried, a plan with the items that try it and their targets."""
+        specs = dict.fromkeys(spec for item in self.items for spec in item.ladder.rungs)
+        return tuple(self._rung_plan(spec) for spec in specs)
+
+    def _rung_plan(self, spec: TransferSpec) -> Plan:
+        items = tuple(item for item in self.items if spec in item.ladder.rungs)
+        wanted = {item.target for item in items}
+        return replace(
+            self, spec=spec, items=items, targets=tuple(one for one in self.targets if one.base in wanted)
+        )
+
     def target_of(self, item: PlannedItem) -> PlannedTarget:
         """The planned target an item belongs to."""
         return next(one for one in self.targets if one.base == item.target)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two opened bases while items are planned."""
+
+    source: BaseModel
+    target: BaseModel
+    planned: PlannedTarget
+    similarity: BaseSimilarity | None
+
+    def facts(self, *, equal_shapes: bool, evaluation: bool) -> PairFacts:
+        return PairFacts(
+            same_weights=self.source.digest == self.target.digest,
+            equal_shapes=equal_shapes,
+            similarity=self.similarity,
+            tokenizers=self.source.files.has(TOKENIZER_FILE) and self.target.files.has(TOKENIZER_FILE),
+            evaluation=evaluation,
+        )
 
 
 def base_ref(base: BaseModel) -> BaseRef:
@@ -167,6 +204,7 @@ def make_plan(
     candidates: Iterable[AdapterCandidate],
     spec: TransferSpec,
     group_bytes: int,
+    similarity: Callable[[BaseModel, BaseModel], BaseSimilarity] = base_similarity,
 ) -> Plan:
     """Read every adapter's shapes and decide what happens to each of its modules.
 
@@ -176,13 +214,15 @@ def make_plan(
         candidates: the adapters, not read yet; a bad one becomes a refused item, never an exception.
         spec: how updates are carried over.
         group_bytes: upper bound of a layer group's factors, in bytes.
+        similarity: of two bases; asked for where the method is `auto`.
     """
     planned = tuple(_planned_target(source, target, spec, group_bytes) for target in targets)
-    items = tuple(
-        item
-        for candidate in candidates
-        for item in _items_of(candidate, source, list(zip(targets, planned, strict=True)), spec)
-    )
+    auto = spec.method is Method.AUTO
+    pairs = [
+        _Pair(source, target, one, similarity(source, target) if auto else None)
+        for target, one in zip(targets, planned, strict=True)
+    ]
+    items = tuple(item for candidate in candidates for item in _items_of(candidate, source, pairs, spec))
     groups = layer_groups(source, rank=spec.rank, byte_limit=group_bytes // 2)
     return Plan(base_ref(source), groups, planned, items, spec)
 
@@ -195,19 +235,16 @@ def _planned_target(
 
 
 def _items_of(
-    candidate: AdapterCandidate,
-    source: BaseModel,
-    targets: list[tuple[BaseModel, PlannedTarget]],
-    spec: TransferSpec,
+    candidate: AdapterCandidate, source: BaseModel, pairs: list[_Pair], spec: TransferSpec
 ) -> list[PlannedItem]:
     try:
         adapter = read_adapter(candidate.location, name=candidate.name)
         updates = updates_by_role(adapter, source)
     except AdapterRefused as refusal:
         ref = _unread(candidate)
-        return [PlannedItem(ref, planned.base, (), (), str(refusal)) for _, planned in targets]
+        return [PlannedItem(ref, pair.planned.base, (), (), str(refusal), Ladder(())) for pair in pairs]
     ref = _adapter_ref(candidate, adapter, updates)
-    return [_item(ref, updates, source, target, planned, spec) for target, planned in targets]
+    return [_item(ref, updates, pair, spec) for pair in pairs]
 
 
 def _unread(candidate: AdapterCandidate) -> AdapterRef:
@@ -239,14 +276,8 @@ def _adapter_ref(candidate: AdapterCandidate, adapter: Adapter, updates: RoleUpd
     )
 
 
-def _item(
-    ref: AdapterRef,
-    updates: RoleUpdates,
-    source: BaseModel,
-    target: BaseModel,
-    planned: PlannedTarget,
-    spec: TransferSpec,
-) -> PlannedItem:
+def _item(ref: AdapterRef, updates: RoleUpdates, pair: _Pair, spec: TransferSpec) -> PlannedItem:
+    source, target, planned = pair.source, pair.target, pair.planned
     landings = tuple(
         Landing(layer, mapped, role)
         for layer, mapped in enumerate(planned.layer_map)
@@ -255,10 +286,16 @@ def _item(
     )
     skipped = [Skipped(one.path, one.reason) for one in updates.skipped]
     skipped += _left_behind(updates, source, target, planned)
+    widths = _unequal_widths(landings, source, target)
+    ladder = build_ladder(spec, pair.facts(equal_shapes=not widths, evaluation=ref.evaluation is not None))
     refusal = None if landings else f"no module of this adapter has a place in {target.name}"
-    if landings and spec.needs.equal_widths:
-        refusal = _width_refusal(landings, source, target, spec)
-    return PlannedItem(ref, planned.base, () if refusal else landings, tuple(skipped), refusal)
+    if widths and spec.needs.equal_widths:
+        refusal = f"method {spec.method} needs equal widths: {widths}; use auto, cross-lora or interpolate"
+    if not refusal and not ladder.rungs:
+        refusal = "no method serves: " + "; ".join(f"{one.method}: {one.reason}" for one in ladder.left_out)
+    if refusal:
+        return PlannedItem(ref, planned.base, (), tuple(skipped), refusal, Ladder(()))
+    return PlannedItem(ref, planned.base, landings, tuple(skipped), None, ladder)
 
 
 def _left_behind(
@@ -275,15 +312,13 @@ def _left_behind(
             )
 
 
-def _width_refusal(
-    landings: tuple[Landing, ...], source: BaseModel, target: BaseModel, spec: TransferSpec
-) -> str | None:
+def _unequal_widths(landings: tuple[Landing, ...], source: BaseModel, target: BaseModel) -> str:
+    """The first module that has another shape in the target, in words; empty if none has."""
     for one in landings:
         ours, theirs = source.linear(one.source_layer, one.role), target.linear(one.target_layer, one.role)
         if (ours.d_out, ours.d_in) != (theirs.d_out, theirs.d_in):
             return (
-                f"method {spec.method} needs equal widths: {ours.module} is {ours.d_out}x{ours.d_in} "
-                f"in {source.name}, {theirs.module} is {theirs.d_out}x{theirs.d_in} in {target.name}; "
-                "use cross-lora or interpolate"
+                f"{ours.module} is {ours.d_out}x{ours.d_in} in {source.name}, "
+                f"{theirs.module} is {theirs.d_out}x{theirs.d_in} in {target.name}"
             )
-    return None
+    return ""

@@ -134,6 +134,18 @@ class BaseModel:
             return self._checkpoint.read(spec.tensor)[:, spec.row_index()].T.contiguous()
         return self._checkpoint.read(spec.tensor, spec.row_ranges)
 
+    def read_rows(self, layer: int, role: Role, start: int, stop: int) -> Tensor:
+        """Rows `start` to `stop` of `read_weight`, the latter excluded; other rows are not read where
+        they lie apart from these.
+
+        Raises:
+            BaseModelError: no such layer or role, or bytes that are not those of the digest.
+        """
+        spec = self.linear(layer, role)
+        if spec.transposed:
+            return self.read_weight(layer, role)[start:stop]
+        return self._checkpoint.read(spec.tensor, _runs(spec.row_index()[start:stop].tolist()))
+
     def read_gains(self, layer: int, role: Role) -> tuple[Tensor | None, Tensor | None]:
         """Multipliers of the norms around this weight, as (input gain [d_in], output gain [d_out]).
 

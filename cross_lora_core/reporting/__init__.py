@@ -1,11 +1,12 @@
 """Reports of a migration: an HTML page that stands alone, the same table as Markdown, a plot of the fleet."""
 
-from cross_lora_core.reporting.data import Interval, ItemReport, MigrationReport
+from cross_lora_core.reporting.data import CandidateReport, Interval, ItemReport, MigrationReport
 from cross_lora_core.reporting.fleet_plot import plot_fleet
 from cross_lora_core.reporting.page import VERDICT_MEANINGS, render_markdown, render_page
 
 __all__ = [
     "VERDICT_MEANINGS",
+    "CandidateReport",
     "Interval",
     "ItemReport",
     "MigrationReport",

@@ -7,8 +7,9 @@ from datetime import datetime
 from typing import Any
 
 from cross_lora_core.catalog import MeasureRecord
+from cross_lora_core.evaluation import Verdict
 
-__all__ = ["Interval", "ItemReport", "MigrationReport"]
+__all__ = ["CandidateReport", "Interval", "ItemReport", "MigrationReport"]
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,18 @@ class Interval:
 
 
 @dataclass(frozen=True)
+class CandidateReport:
+    """What one of several methods made of an item; fields as in `ItemReport`."""
+
+    method: str
+    verdict: str
+    reason: str
+    losses: dict[str, float]
+    improvement: Interval | None
+    recovered: float | None
+
+
+@dataclass(frozen=True)
 class ItemReport:
     """One adapter on one target.
 
@@ -30,6 +43,9 @@ class ItemReport:
         improvement: fall of the loss against the target base (positive is better).
         over_random: fall of the loss against a random update of equal norm.
         recovered: share of the adapter's gain on its own base that is found on the target.
+        method: that made the output.
+        candidates: the methods that were tried, where the evidence had to choose.
+        left_out: methods that were not tried, and why.
     """
 
     adapter: str
@@ -48,6 +64,9 @@ class ItemReport:
     modules: tuple[MeasureRecord, ...] = ()
     skipped: tuple[tuple[str, str], ...] = ()
     lineage: dict[str, Any] = field(default_factory=dict)
+    method: str | None = None
+    candidates: tuple[CandidateReport, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,6 +85,5 @@ class MigrationReport:
     @property
     def counts(self) -> dict[str, int]:
         """Items per verdict, most promising first."""
-        order = ("copied", "migrated", "no_effect", "harmful", "unverified", "refused", "failed")
-        found = {verdict: sum(item.verdict == verdict for item in self.items) for verdict in order}
-        return {verdict: count for verdict, count in found.items() if count}
+        found = {verdict: sum(item.verdict == verdict for item in self.items) for verdict in Verdict}
+        return {str(verdict): count for verdict, count in found.items() if count}

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from jinja2 import Environment, StrictUndefined
 
-from cross_lora_core.reporting.data import ItemReport, MigrationReport
+from cross_lora_core.reporting.data import CandidateReport, ItemReport, MigrationReport
 from cross_lora_core.reporting.plots import LOSS_LABELS, plot_energy, plot_losses, plot_norms
 
 __all__ = ["VERDICT_MEANINGS", "render_markdown", "render_page"]
@@ -16,6 +16,8 @@ VERDICT_MEANINGS = {
     "migrated": "surely better than the target base by an amount that matters, and than a random update",
     "no_effect": "loads, but changes nothing, or nothing that matters and could be told from chance",
     "harmful": "surely worse than the target base, by an amount that matters",
+    "needs_retraining": "several methods were tried and none is surely better than the target base and the "
+    "controls; train it anew on the target",
     "unverified": "structure checked only: there was no evaluation file, or it was too short",
     "refused": "nothing was written: the input is not something this method can move",
     "failed": "something broke on the way; run again after mending it",
@@ -65,9 +67,9 @@ def render_markdown(report: MigrationReport) -> str:
             "",
             f"Method `{report.method}`. {counts}.",
             "",
-            "| adapter | target | verdict | modules | " + " | ".join(LOSS_LABELS) + " |",
-            "|---|---|---|---|" + "---|" * len(LOSS_LABELS),
-            *map(_markdown_row, report.items),
+            "| adapter | target | verdict | method | modules | " + " | ".join(LOSS_LABELS) + " |",
+            "|---|---|---|---|---|" + "---|" * len(LOSS_LABELS),
+            *(row for one in report.items for row in (_markdown_row(one), *_tried_rows(one))),
             "",
             *(f"- **{one.adapter} → {one.target}**: {one.reason}" for one in report.items),
         ]
@@ -75,6 +77,17 @@ def render_markdown(report: MigrationReport) -> str:
 
 
 def _markdown_row(item: ItemReport) -> str:
-    losses = " | ".join(f"{item.losses[one]:.4f}" if one in item.losses else "–" for one in LOSS_LABELS)
     landed = f"{item.modules_landed} of {item.modules_expected}"
-    return f"| {item.adapter} | {item.target} | **{item.verdict}** | {landed} | {losses} |"
+    cells = [item.adapter, item.target, f"**{item.verdict}**", item.method or "–", landed, *_losses(item)]
+    return f"| {' | '.join(cells)} |"
+
+
+def _tried_rows(item: ItemReport) -> list[str]:
+    """A row for each method of several that were tried."""
+    if len(item.candidates) < 2:
+        return []
+    return [f"| | | {one.verdict} | {one.method} | | {' | '.join(_losses(one))} |" for one in item.candidates]
+
+
+def _losses(item: ItemReport | CandidateReport) -> list[str]:
+    return [f"{item.losses[one]:.4f}" if one in item.losses else "–" for one in LOSS_LABELS]

@@ -21,7 +21,7 @@ from flows.commands.output import (
 )
 
 if TYPE_CHECKING:
-    from cross_lora_core.migration import MigrationOutcome, MigrationRequest
+    from cross_lora_core.migration import CandidateOutcome, ItemOutcome, MigrationOutcome, MigrationRequest
 
 __all__ = ["MethodName", "migrate", "plan", "report", "status"]
 
@@ -36,8 +36,11 @@ Adapters = Annotated[
         help="Adapter folder or folder of such, here or on S3, or registered name; default: all registered",
     ),
 ]
-MethodName = Literal["cross-lora", "copy", "interpolate", "subspace", "subspace+null"]
-MethodOption = Annotated[MethodName, typer.Option("--method", help="How updates are carried over")]
+MethodName = Literal["auto", "cross-lora", "copy", "interpolate", "subspace", "subspace+null"]
+MethodOption = Annotated[
+    MethodName,
+    typer.Option("--method", help="How updates are carried over; auto tries several and takes the best"),
+]
 Rank = Annotated[int, typer.Option("--rank", min=1, help="Singular vectors kept per base weight")]
 Anchor = Annotated[
     Literal["tokens", "index"],
@@ -125,8 +128,8 @@ def _show_plan(described: dict[str, Any]) -> None:
     print_table(columns, rows)
     say("")
     for item in described["items"]:
-        for remark in [item["refusal"]] if item["refusal"] else item["skipped_summary"]:
-            say(f"[bold]{plain(item['adapter'])}[/]: {plain(remark)}")
+        for remark in [item["refusal"]] if item["refusal"] else _remarks(item):
+            say(f"[bold]{plain(item['adapter'])}[/] → {plain(item['target'])}: {plain(remark)}")
     cost = described["estimate"]
     say(
         f"\nto compute: {cost['factor_bytes'] / 2**20:.0f} MB of base factors, "
@@ -135,6 +138,12 @@ def _show_plan(described: dict[str, Any]) -> None:
         f"to reuse:   {cost['reused']} stored layer groups\n"
         f"to write:   {cost['output_bytes'] / 2**20:.1f} MB of adapters"
     )
+
+
+def _remarks(item: dict[str, Any]) -> list[str]:
+    left_out = [f"{one['method']} is not tried: {one['reason']}" for one in item["left_out"]]
+    tried = [f"tries {', '.join(item['rungs'])}"] if left_out or len(item["rungs"]) > 1 else []
+    return [*tried, *left_out, *item["skipped_summary"]]
 
 
 def migrate(
@@ -194,30 +203,59 @@ def show_outcome(outcome: MigrationOutcome) -> None:
             plain(one.adapter),
             plain(one.target),
             verdict_text(one.verdict),
+            one.method or "–",
             f"{one.modules_landed} of {one.modules_expected}",
-            "–" if one.improvement is None else f"{one.improvement:+.4f}",
-            "–" if one.recovered is None else f"{one.recovered:+.1%}",
+            *_figures(one),
         ]
         for one in outcome.items
     ]
     columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {"overflow": "fold"}}
-    columns |= {"verdict": {"no_wrap": True}, "modules": {"justify": "right", "no_wrap": True}}
-    columns |= {"improvement": {"justify": "right"}, "recovered": {"justify": "right"}}
-    print_table(
-        columns, rows, title=f"Migration {outcome.migration}: {outcome.source}, method {outcome.method}"
-    )
+    columns |= {"verdict": {"no_wrap": True}, "method": {"no_wrap": True}}
+    columns |= {"modules": {"justify": "right", "no_wrap": True}}
+    title = f"Migration {outcome.migration}: {outcome.source}, method {outcome.method}"
+    print_table(columns | _FIGURES, rows, title=title)
     say("")
+    _show_candidates(outcome)
     for one in outcome.items:
         say(f"[bold]{plain(one.adapter)}[/] → {plain(one.target)}: {plain(one.reason)}")
     say(
         "\nimprovement: fall of the loss against the target base, nats per character\n"
-        "recovered:   the same as a share of what the adapter gains on its own base"
+        "random:      the same with a random update of the same size\n"
+        "recovered:   improvement as a share of what the adapter gains on its own base"
     )
     folders = sorted({one.output.rsplit("/", 2)[0] for one in outcome.items if one.output})
     for folder in folders:
         say(f"adapters:    {folder}")
     if outcome.report:
         say(f"report:      {outcome.report}")
+
+
+_FIGURES: dict[str, dict[str, Any]] = {
+    name: {"justify": "right", "no_wrap": True} for name in ("improvement", "random", "recovered")
+}
+
+
+def _figures(one: ItemOutcome | CandidateOutcome) -> list[str]:
+    return [
+        "–" if one.improvement is None else f"{one.improvement:+.4f}",
+        "–" if one.random is None else f"{one.random:+.4f}",
+        "–" if one.recovered is None else f"{one.recovered:+.1%}",
+    ]
+
+
+def _show_candidates(outcome: MigrationOutcome) -> None:
+    """What each method did for each adapter, where several were tried."""
+    rows = [
+        [plain(one.adapter), plain(one.target), tried.method, verdict_text(tried.verdict), *_figures(tried)]
+        for one in outcome.items
+        for tried in one.candidates
+        if len(one.candidates) > 1
+    ]
+    if rows:
+        columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {"overflow": "fold"}}
+        columns |= {"tried": {"no_wrap": True}, "alone": {"no_wrap": True}}
+        print_table(columns | _FIGURES, rows)
+        say("")
 
 
 def status(

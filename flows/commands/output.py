@@ -42,6 +42,7 @@ _VERDICT_STYLES = {
     "no_effect": "yellow",
     "unverified": "yellow",
     "harmful": "red",
+    "needs_retraining": "yellow",
     "refused": "magenta",
     "failed": "red",
 }

@@ -25,7 +25,7 @@ def promote(
         int | None, typer.Option("--migration", help="Whose result; default: the latest with one")
     ] = None,
     accept: Annotated[
-        Literal["no_effect", "harmful", "unverified"] | None,
+        Literal["no_effect", "harmful", "needs_retraining", "unverified"] | None,
         typer.Option(
             "--accept",
             help="Promote in spite of this verdict; only migrated and copied go without",

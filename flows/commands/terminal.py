@@ -27,7 +27,8 @@ _STAGES = {
     "align": "align the two bases",
     "project": "project adapters",
     "publish": "write adapters",
-    "validate": "evaluate on the target",
+    "measure": "evaluate on the target",
+    "validate": "evaluate and judge",
 }
 
 

@@ -3,32 +3,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import torch
 
 from cross_lora_core.evaluation import Evidence, FunctionCheck, Landing, Losses, Verdict, decide
-
-WORKS = FunctionCheck(Landing(4, 4, 0), 0.5, 0.01)
-ROWS = 40
-
-
-def losses(
-    improvement: float, *, random: float = 0.0, noise: float = 0.02, seed: int = 0, rows: int = ROWS
-) -> Losses:
-    """The migrated adapter lowers the loss by `improvement`, the random control by `random`; the source gains 0.5."""
-    drawn = torch.Generator().manual_seed(seed)
-
-    def jitter() -> torch.Tensor:
-        return noise * torch.randn(rows, generator=drawn)
-
-    target = 1.0 + 0.2 * torch.rand(rows, generator=drawn)
-    return Losses(
-        target=target.tolist(),
-        zero=target.tolist(),
-        random=(target - random + jitter()).tolist(),
-        migrated=(target - improvement + jitter()).tolist(),
-        source=(target + 0.1).tolist(),
-        source_adapter=(target - 0.4 + jitter()).tolist(),
-    )
+from tests.support.measured import WORKS, losses
 
 
 def judge(measured: Losses | None, **changes) -> tuple[Verdict, str]:

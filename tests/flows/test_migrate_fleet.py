@@ -255,7 +255,7 @@ def test_the_published_pairing_is_another_result(fleet):
 def test_a_method_that_needs_equal_widths_is_refused_with_what_to_do(fleet, method):
     (one,) = migrate_fleet(request_for(fleet, adapters=[fleet.adapter("plain")], method=method)).items
     assert (one.status, one.verdict) == ("refused", "refused")
-    assert "use cross-lora or interpolate" in one.reason
+    assert "use auto, cross-lora or interpolate" in one.reason
 
 
 def test_two_targets_share_the_source(fleet, home):

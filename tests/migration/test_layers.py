@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from cross_lora_core.adapters import read_adapter, updates_by_role, write_adapter
@@ -16,13 +15,9 @@ from cross_lora_core.migration import (
     FactorSpec,
     GroupFile,
     Landing,
-    MigrationRequest,
-    Projected,
-    TransferSpec,
     align_landings,
     anchor_rows,
     factorize_layers,
-    project_landings,
     read_alignment,
     read_factors,
     read_projections,
@@ -30,56 +25,14 @@ from cross_lora_core.migration import (
     write_factors,
     write_projections,
 )
-from cross_lora_core.models import BaseModel, Role, open_base
+from cross_lora_core.models import Role, open_base
 from tests.support.fleets import make_adapter
 from tests.support.oracle import dense
 from tests.support.pico_models import build_pico
-from tests.support.spectra import orthogonal
+from tests.support.planted import project, rewritten
 from tests.support.tolerances import assert_close
 
 CPU = torch.device("cpu")
-SPEC = TransferSpec.from_request(MigrationRequest(source="s", targets=["t"], rank=320))
-
-
-def rewritten(folder: Path, target: Path) -> Path:
-    """The same Llama function with a rotated residual stream, norm gains folded in."""
-    target.mkdir()
-    for file in folder.iterdir():
-        (target / file.name).write_bytes(file.read_bytes())
-    tensors = load_file(folder / "model.safetensors")
-    rotation = orthogonal(tensors["model.embed_tokens.weight"].shape[1], 7).float()
-    final = tensors["model.norm.weight"]
-    for name, tensor in tensors.items():
-        if name.endswith("norm.weight"):
-            tensors[name] = torch.ones_like(tensor)
-        elif name == "model.embed_tokens.weight":
-            tensors[name] = tensor @ rotation.T
-        elif name == "lm_head.weight":
-            tensors[name] = (tensor * final) @ rotation.T
-        elif name.endswith(("o_proj.weight", "down_proj.weight")):
-            tensors[name] = rotation @ tensor
-        elif name.endswith("_proj.weight"):
-            norm = "post_attention_layernorm" if ".mlp." in name else "input_layernorm"
-            gain = load_file(folder / "model.safetensors")[
-                f"{name.split('.self_attn')[0].split('.mlp')[0]}.{norm}.weight"
-            ]
-            tensors[name] = (tensor * gain) @ rotation.T
-    save_file(
-        {name: one.contiguous() for name, one in tensors.items()},
-        target / "model.safetensors",
-        {"format": "pt"},
-    )
-    return target
-
-
-def project(source: BaseModel, target: BaseModel, updates) -> dict[tuple[int, Role], Projected]:
-    ours = factorize_layers(source, range(source.layers), SPEC.factors, CPU)
-    theirs = factorize_layers(target, range(target.layers), SPEC.factors, CPU)
-    landings = [Landing(layer, layer, role) for layer, role in updates]
-    maps = align_landings(landings, lambda *k: ours[k], lambda *k: theirs[k], anchor_rows(source, target))
-    return project_landings(
-        landings, updates, target.linear, lambda *k: ours[k], lambda *k: theirs[k], lambda *k: maps[k], SPEC
-    )
 
 
 def logits(folder: Path, adapter: Path | None) -> torch.Tensor:

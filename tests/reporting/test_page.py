@@ -7,6 +7,7 @@ from cross_lora_core.catalog import MeasureRecord
 from cross_lora_core.evaluation import Verdict
 from cross_lora_core.reporting import (
     VERDICT_MEANINGS,
+    CandidateReport,
     Interval,
     ItemReport,
     MigrationReport,
@@ -44,6 +45,16 @@ MEASURED = ItemReport(
     modules=MODULES,
     skipped=(("model.layers.9.q", "no layer is mapped"),),
     lineage={"source base": "old (abc)"},
+    method="cross-lora",
+)
+CHOSEN = replace(
+    MEASURED,
+    method="copy",
+    candidates=(
+        CandidateReport("copy", "copied", "falls", MEASURED.losses, MEASURED.improvement, 0.4),
+        CandidateReport("cross-lora", "harmful", "rises", MEASURED.losses | {"migrated": 1.5}, None, None),
+    ),
+    left_out=(("probe", "no <tokenizer>"),),
 )
 REFUSED = ItemReport("broken", "new", "refused", "refused", "NaN in lora_A", 0, 0, None, 0)
 
@@ -83,9 +94,22 @@ def test_every_verdict_is_explained():
 
 def test_markdown_has_a_row_per_item():
     text = render_markdown(report(MEASURED, REFUSED))
-    assert "| tickets <b> | new | **migrated** | 6 of 6 | 1.0000 | 1.0000 | 1.0100 | 0.8000 |" in text
+    assert (
+        "| tickets <b> | new | **migrated** | cross-lora | 6 of 6 | 1.0000 | 1.0000 | 1.0100 | 0.8000 |"
+        in text
+    )
     assert "1 migrated, 1 refused" in text
     assert f"- **{REFUSED.adapter} → {REFUSED.target}**: {REFUSED.reason}" in text.splitlines()
+
+
+def test_what_was_tried_is_shown_with_its_figures_and_what_was_not_with_the_reason():
+    page, text = render_page(report(CHOSEN)), render_markdown(report(CHOSEN))
+    assert page.count("<td>cross-lora</td>") == 1
+    assert "1.5000" in page
+    assert "probe was not tried: no &lt;tokenizer&gt;" in page
+    assert "| tickets <b> | new | **migrated** | copy | 6 of 6 |" in text
+    assert "| | | harmful | cross-lora | | 1.0000 | 1.0000 | 1.0100 | 1.5000 |" in text
+    assert "tried" not in render_page(report(MEASURED)).split("</style>")[1]
 
 
 def test_the_plot_of_a_fleet_shows_what_was_measured():

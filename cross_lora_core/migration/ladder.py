@@ -1,0 +1,97 @@
+"""The ladder: which methods are tried for an adapter and a target, in which order, and why others are not.
+
+A rung is an ordinary transfer with a method of its own. A request for one method
+is a ladder of one rung; `auto` climbs from a plain copy to the methods that need
+neither data nor training. What was tried is then chosen from by evidence
+(`cross_lora_core.evaluation.choose`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from cross_lora_core.migration.methods import METHOD_NEEDS, Method
+from cross_lora_core.migration.similarity import RELATED, BaseSimilarity
+from cross_lora_core.migration.spec import TransferSpec
+
+__all__ = ["DATA_FREE", "Ladder", "LeftOut", "PairFacts", "build_ladder"]
+
+DATA_FREE = (Method.CROSS_LORA,)
+"""Methods `auto` tries besides a copy, the best measured first: without evidence the first is taken."""
+
+
+@dataclass(frozen=True)
+class PairFacts:
+    """What decides about rungs, of one adapter and one target.
+
+    Attributes:
+        same_weights: source and target base are the same.
+        equal_shapes: every module that lands has the same shape in both bases.
+        similarity: of the bases; None where it was not measured.
+        tokenizers: both bases have a tokenizer to tell shared tokens by.
+        evaluation: there is a file to measure with.
+    """
+
+    same_weights: bool
+    equal_shapes: bool
+    similarity: BaseSimilarity | None
+    tokenizers: bool
+    evaluation: bool
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A method that is not tried, and why."""
+
+    method: Method
+    reason: str
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The transfers tried, in order, and the methods that are not."""
+
+    rungs: tuple[TransferSpec, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    similarity: BaseSimilarity | None = None
+
+
+def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
+    """The rungs of a request; a method that was asked for by name is the only one."""
+    if spec.method is not Method.AUTO:
+        return Ladder((spec,))
+    rungs: list[TransferSpec] = []
+    left_out: list[LeftOut] = []
+    for method in (Method.COPY, *DATA_FREE):
+        rung = replace(spec, method=method)
+        reason = _unfit(rung, facts) or _needless(rungs, facts)
+        if reason:
+            left_out.append(LeftOut(method, reason))
+        else:
+            rungs.append(rung)
+    return Ladder(tuple(rungs), tuple(left_out), facts.similarity)
+
+
+def _unfit(rung: TransferSpec, facts: PairFacts) -> str:
+    """Why this pair of bases rules a method out; empty if it does not."""
+    if METHOD_NEEDS[rung.method].equal_widths and not facts.equal_shapes:
+        return "modules have other shapes in the target"
+    if rung.method is Method.COPY and not _related(facts):
+        found = f"{facts.similarity.cosine:.2f}" if facts.similarity else "unknown"
+        return f"the bases are not related: similarity {found}, {RELATED} is needed"
+    if rung.folded and not facts.tokenizers:
+        return "a base without tokenizer.json: no shared tokens to pair singular vectors by"
+    return ""
+
+
+def _needless(rungs: list[TransferSpec], facts: PairFacts) -> str:
+    """Why the rungs before make another one pointless; empty if they do not."""
+    if rungs and facts.same_weights:
+        return "source and target have the same weights: a copy is exact"
+    if rungs and not facts.evaluation:
+        return "no evaluation file: nothing to choose by"
+    return ""
+
+
+def _related(facts: PairFacts) -> bool:
+    return facts.same_weights or (facts.similarity is not None and facts.similarity.related)
