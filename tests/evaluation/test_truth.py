@@ -1,7 +1,7 @@
 """Real (small) models, adapters of known truth, fresh rows every trial: which verdict is reached how often.
 
 A tiny base is trained, and adapters with real gain on it. Then each trial measures one adapter on rows that
-no other trial has, beside its random control, and has it judged alone (`decide`) and among others (`choose`).
+no other trial of its kind has, beside its random control, and has it judged alone (`decide`) and among others (`choose`).
 """
 
 from __future__ import annotations
