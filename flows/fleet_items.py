@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,13 +11,16 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
 from cross_lora_core.migration import FactorSource, ItemOutcome, Method, Plan, PlannedItem
+from cross_lora_core.models import LayerGroup
 from flows.base_groups import GroupFutures, factors_of, inputs_of
 from flows.progress import current_listener, watched
 from tasks.choose_candidate import choose_candidate, measure_candidate
+from tasks.fit_effect import fit_group
 from tasks.plan_migration import PreparedItem
 from tasks.project_adapter import project_group
 from tasks.publish_adapter import publish_adapter
 from tasks.register_outcome import register_failure
+from tasks.sample_probes import sample_probes
 from tasks.validate_adapter import validate_adapter
 
 __all__ = ["ItemRun", "announce_items", "settle_item", "submit_item"]
@@ -37,17 +40,20 @@ class ItemRun:
 def announce_items(plan: Plan, items: Sequence[PreparedItem]) -> None:
     """Tell the current listener how many task runs the items will be."""
     rungs = [(item.planned, spec) for item in items for spec in item.planned.ladder.rungs]
-    projections = sum(
-        bool(planned.landings_in(group)) for planned, _ in rungs for group in plan.target_of(planned).groups
-    )
-    measured = len(rungs) if plan.spec.method is Method.AUTO else 0
+    fitted = [planned for planned, spec in rungs if spec.needs.probes]
     for stage, count in (
-        ("project", projections),
+        ("sample", len(fitted)),
+        ("fit", sum(len(plan.target_of(planned).groups) for planned in fitted)),
+        ("project", sum(_projections(plan, planned) for planned, spec in rungs if not spec.needs.probes)),
         ("publish", len(rungs)),
-        ("measure", measured),
+        ("measure", len(rungs) if plan.spec.method is Method.AUTO else 0),
         ("validate", len(items)),
     ):
         current_listener().expect(stage, count)
+
+
+def _projections(plan: Plan, planned: PlannedItem) -> int:
+    return sum(bool(planned.landings_in(group)) for group in plan.target_of(planned).groups)
 
 
 def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun:
@@ -79,17 +85,10 @@ def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures) -> _Run
     (target,) = plan.targets
     inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
     with tags(f"method:{plan.spec.method}"):
-        projected = [
-            watched(
-                "project",
-                project_group.submit(
-                    plan.source, planned, group, plan.spec, FactorSource.of(plan, target, group),
-                    return_state=False, wait_for=inputs[group],
-                ),
-            )
-            for group in target.groups
-            if planned.landings_in(group)
-        ]  # fmt: skip
+        if plan.spec.needs.probes:
+            projected = _submit_fits(plan, planned)
+        else:
+            projected = _submit_projections(plan, planned, inputs)
         publishing = publish_adapter.submit(plan, planned, return_state=False, wait_for=projected)
         published = watched("publish", publishing)
     awaited = [
@@ -98,6 +97,35 @@ def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures) -> _Run
         for future in (*factors_of(plan, target, group, shared), *inputs[group])
     ]
     return _RungRun(plan, tuple(awaited), (*projected, published))
+
+
+def _submit_projections(
+    plan: Plan, planned: PlannedItem, inputs: Mapping[LayerGroup, list[_Future]]
+) -> list[_Future]:
+    """Every layer group by itself, once what it reads is there."""
+    (target,) = plan.targets
+    return [
+        watched(
+            "project",
+            project_group.submit(
+                plan.source, planned, group, plan.spec, FactorSource.of(plan, target, group),
+                return_state=False, wait_for=inputs[group],
+            ),
+        )
+        for group in target.groups
+        if planned.landings_in(group)
+    ]  # fmt: skip
+
+
+def _submit_fits(plan: Plan, planned: PlannedItem) -> list[_Future]:
+    """The probes, then layer group after layer group from the bottom: each builds on those below."""
+    (target,) = plan.targets
+    sampling = sample_probes.submit(plan.source, planned.adapter, plan.spec.probes, return_state=False)
+    steps: list[_Future] = [watched("sample", sampling)]
+    for group in target.groups:
+        fitting = fit_group.submit(plan, planned, group, return_state=False, wait_for=steps[-1:])
+        steps.append(watched("fit", fitting))
+    return steps
 
 
 def _submit_verdict(item: PreparedItem, rung: _RungRun) -> list[_Future]:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
-from cross_lora_core.migration import MigrationRequest, PlannedItem, estimate_plan, item_output_bytes
+from cross_lora_core.migration import MigrationRequest, Plan, PlannedItem, estimate_plan, item_output_bytes
 from tasks.plan_migration import plan_request
 from tasks.runtime import open_ref, open_stored
 
@@ -23,20 +23,22 @@ def describe_plan(request: MigrationRequest) -> dict[str, Any]:
         "targets": [one.base.name for one in plan.targets],
         "spec": asdict(plan.spec),
         "items": [
-            _describe(one, 0 if one.refusal else item_output_bytes(one, targets[one.target.digest], plan))
+            _describe(
+                plan, one, 0 if one.refusal else item_output_bytes(one, targets[one.target.digest], plan)
+            )
             for one in plan.items
         ],
         "estimate": asdict(estimate),
     }
 
 
-def _describe(item: PlannedItem, output_bytes: int) -> dict[str, Any]:
-    reasons = Counter(one.reason.split(" is mapped to")[0] for one in item.skipped)
+def _describe(plan: Plan, item: PlannedItem, output_bytes: int) -> dict[str, Any]:
+    reasons = Counter(one.reason.split(" is mapped to")[0] for one in plan.skipped_of(item))
     return {
         "adapter": item.adapter.name,
         "location": item.adapter.location,
         "target": item.target.name,
-        "modules": len(item.landings),
+        "modules": len(plan.landings_of(item)),
         "refusal": item.refusal,
         "rungs": [str(one.method) for one in item.ladder.rungs],
         "left_out": [asdict(one) for one in item.ladder.left_out],

@@ -76,17 +76,16 @@ def plan_migration(request: MigrationRequest) -> PreparedMigration:
             requested_by=request.requested_by,
             flow_run=str(runtime.flow_run.id or ""),
         )
-        items = tuple(_prepare(work, migration_id, source.id, planned) for planned in plan.items)
+        items = tuple(_prepare(work, migration_id, source.id, plan, planned) for planned in plan.items)
     for item in items:
         name, outcome = item.planned.adapter.name, item.outcome
-        became = (
-            f"{outcome.verdict}: {outcome.reason}" if outcome else f"{len(item.planned.landings)} modules"
-        )
+        modules = f"{len(plan.landings_of(item.planned))} modules"
+        became = f"{outcome.verdict}: {outcome.reason}" if outcome else modules
         get_run_logger().info("%s → %s: %s", name, item.planned.target.name, became)
     return PreparedMigration(migration_id, plan, items)
 
 
-def _prepare(work: Work, migration_id: int, source_id: int, planned: PlannedItem) -> PreparedItem:
+def _prepare(work: Work, migration_id: int, source_id: int, plan: Plan, planned: PlannedItem) -> PreparedItem:
     target = work.base_named(planned.target.name)
     assert target is not None
     adapter_id = _register_adapter(work, planned.adapter, source_id) if planned.adapter.digest else None
@@ -96,8 +95,8 @@ def _prepare(work: Work, migration_id: int, source_id: int, planned: PlannedItem
         adapter_name=planned.adapter.name,
         adapter_location=planned.adapter.location,
         target_base_id=target.id,
-        modules_expected=len(planned.landings),
-        skipped=[(one.module, one.reason) for one in planned.skipped],
+        modules_expected=len(plan.landings_of(planned)),
+        skipped=[(one.module, one.reason) for one in plan.skipped_of(planned)],
     )
     if planned.refusal is not None:
         work.settle_item(record.id, status="refused", verdict="refused", reason=planned.refusal, evidence={})

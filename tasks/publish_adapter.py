@@ -44,7 +44,7 @@ def projected_modules(plan: Plan, item: PlannedItem) -> dict[tuple[int, Role], P
     store = open_stored()
     result: dict[tuple[int, Role], Projected] = {}
     for group in plan.target_of(item).groups:
-        if item.landings_in(group):
+        if plan.landings_in(item, group):
             bounds = (group.first, group.last)
             key = projection_key(plan.source, item.target, item.adapter.digest, plan.spec, *bounds)
             result |= read_projections(store.fetch(key))
@@ -115,8 +115,9 @@ def _provenance(
                 "retained_energy": one.measure.retained_energy,
                 "source_norm": one.measure.source_norm,
                 "norm": one.measure.norm,
+                "explained": one.measure.explained,
             }
             for one in projected.values()
         ],
-        "skipped": [{"module": one.module, "reason": one.reason} for one in item.skipped],
+        "skipped": [{"module": one.module, "reason": one.reason} for one in plan.skipped_of(item)],
     }

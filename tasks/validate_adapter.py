@@ -208,6 +208,8 @@ def register_verdict(
             output=published.url if usable and not failed else None,
             output_sha256=published.sha256,
             method=plan.spec.method,
+            modules_expected=len(plan.landings_of(item.planned)),
+            skipped=[(one.module, one.reason) for one in plan.skipped_of(item.planned)],
         )
         return outcome_of(work, work.item(item.item_id))
 

@@ -132,9 +132,10 @@ class MeasureRecord:
     source_energy: float | None
     target_energy: float | None
     retained_energy: float | None
-    source_norm: float
+    source_norm: float | None
     norm: float
     relative_norm: float | None
+    explained: float | None = None
 
 
 @dataclass(frozen=True)

@@ -213,9 +213,10 @@ class MeasureRow(Table):
     source_energy: Mapped[float | None]
     target_energy: Mapped[float | None]
     retained_energy: Mapped[float | None]
-    source_norm: Mapped[float]
+    source_norm: Mapped[float | None]
     norm: Mapped[float]
     relative_norm: Mapped[float | None]
+    explained: Mapped[float | None]
 
 
 class EvaluationRow(Table):

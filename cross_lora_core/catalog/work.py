@@ -189,12 +189,21 @@ class Work(Promoter, Leaser, Starter, Receiver):
         output: str | None = None,
         output_sha256: str | None = None,
         method: str | None = None,
+        modules_expected: int | None = None,
+        skipped: Sequence[tuple[str, str]] | None = None,
     ) -> None:
-        """Record what became of an item, and its verdict with the evidence."""
+        """Record what became of an item, and its verdict with the evidence.
+
+        Modules expected and skipped stay as planned where the method that was chosen does not say otherwise.
+        """
         row = self._get(ItemRow, item_id)
         row.status, row.verdict, row.reason = status, verdict, reason
         row.modules_landed, row.output, row.output_sha256 = modules_landed, output, output_sha256
         row.method = method
+        if modules_expected is not None:
+            row.modules_expected = modules_expected
+        if skipped is not None:
+            row.skipped = [list(one) for one in skipped]
         self._add_verdict(item_id, verdict, reason, json_safe(evidence))
 
     def _add_verdict(self, item_id: int, verdict: str, reason: str, evidence: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ spec, keys what a stored result depends on
 """
 
 from cross_lora_core.migration.alias import Alias, read_alias
-from cross_lora_core.migration.effect import EffectFit, EffectSide, effect_landings, fit_effect
+from cross_lora_core.migration.effect import EffectFit, EffectSide, fit_effect
 from cross_lora_core.migration.estimate import Estimate, estimate_plan, item_output_bytes
 from cross_lora_core.migration.files import (
     GroupFile,
@@ -26,10 +26,12 @@ from cross_lora_core.migration.keys import (
     alignment_key,
     factors_key,
     path_segment,
+    probes_key,
     projection_key,
     similarity_key,
 )
 from cross_lora_core.migration.ladder import DATA_FREE, Ladder, LeftOut, PairFacts, build_ladder
+from cross_lora_core.migration.landings import Landing, effect_landings
 from cross_lora_core.migration.layers import (
     ModuleFactors,
     ModuleMeasure,
@@ -45,7 +47,6 @@ from cross_lora_core.migration.plan import (
     AdapterCandidate,
     AdapterRef,
     BaseRef,
-    Landing,
     Plan,
     PlannedItem,
     PlannedTarget,
@@ -57,7 +58,7 @@ from cross_lora_core.migration.request import MigrationRequest, TransferOptions,
 from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
 from cross_lora_core.migration.similarity import RELATED, BaseSimilarity, base_similarity
 from cross_lora_core.migration.sources import FactorObject, FactorSource
-from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
+from cross_lora_core.migration.spec import FactorSpec, ProbeSpec, TransferSpec, content_digest
 
 __all__ = [
     "DATA_FREE",
@@ -91,6 +92,7 @@ __all__ = [
     "Plan",
     "PlannedItem",
     "PlannedTarget",
+    "ProbeSpec",
     "Projected",
     "Skipped",
     "TransferOptions",
@@ -114,6 +116,7 @@ __all__ = [
     "item_output_bytes",
     "make_plan",
     "path_segment",
+    "probes_key",
     "project_landings",
     "projection_key",
     "read_alias",

@@ -21,8 +21,8 @@ from torch import Tensor
 from cross_lora_core import algebra
 from cross_lora_core.algebra import LoraFactors, Moments
 from cross_lora_core.evaluation import LoadedBase
+from cross_lora_core.migration.landings import Landing
 from cross_lora_core.migration.layers import ModuleMeasure, Projected
-from cross_lora_core.migration.plan import Landing
 from cross_lora_core.models import BaseModel, Role
 from cross_lora_core.responses import (
     Frontier,
@@ -34,9 +34,8 @@ from cross_lora_core.responses import (
     with_updates,
 )
 
-__all__ = ["EFFECT_VERSION", "EffectFit", "EffectSide", "effect_landings", "fit_effect"]
+__all__ = ["EffectFit", "EffectSide", "fit_effect"]
 
-EFFECT_VERSION = 1
 RIDGE, MAP_RIDGE = 0.1, 0.01
 HELD_OUT = 4
 """Every so many-th string is held out of the fit; update strengths are chosen on it."""
@@ -63,19 +62,6 @@ class EffectFit:
 
     projected: dict[_Key, Projected]
     positions: int
-
-
-def effect_landings(source_layers: int, target_layers: int) -> tuple[Landing, ...]:
-    """Every down projection of the target, each with the source layer whose end it is compared with."""
-    return tuple(
-        Landing(layer, _source_boundary(layer + 1, source_layers, target_layers) - 1, Role.down)
-        for layer in range(target_layers)
-    )
-
-
-def _source_boundary(boundary: int, source_layers: int, target_layers: int) -> int:
-    """Boundary l is the stream after layer l - 1."""
-    return max(1, round(boundary * source_layers / target_layers))
 
 
 def fit_effect(

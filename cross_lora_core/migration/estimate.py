@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -66,11 +66,15 @@ def _group_operations(base: BaseModel, group: LayerGroup) -> float:
 
 def item_output_bytes(item: PlannedItem, target: BaseModel, plan: Plan) -> int:
     """Size of the adapter files one item will write, one per method that is tried."""
-    rank = plan.spec.output_rank or servable_rank(max(item.adapter.rank, 1))
-    width = sum(
-        one.d_out + one.d_in for one in (target.linear(x.target_layer, x.role) for x in item.landings)
-    )
-    return len(item.ladder.rungs) * width * rank * _DTYPE_BYTES[plan.spec.output_dtype]
+    return sum(_rung_bytes(item, target, replace(plan, spec=spec)) for spec in item.ladder.rungs)
+
+
+def _rung_bytes(item: PlannedItem, target: BaseModel, plan: Plan) -> int:
+    spec = plan.spec
+    rank = spec.fit_rank if spec.needs.probes else spec.output_rank or max(item.adapter.rank, 1)
+    modules = [target.linear(one.target_layer, one.role) for one in plan.landings_of(item)]
+    width = sum(one.d_out + one.d_in for one in modules)
+    return width * servable_rank(rank) * _DTYPE_BYTES[spec.output_dtype]
 
 
 def estimate_plan(

@@ -7,10 +7,11 @@ at once, meets its own result instead of making a second one.
 from __future__ import annotations
 
 import re
+from dataclasses import asdict
 from typing import Protocol
 
 from cross_lora_core.migration.similarity import SIMILARITY_VERSION
-from cross_lora_core.migration.spec import FactorSpec, TransferSpec, content_digest
+from cross_lora_core.migration.spec import FactorSpec, ProbeSpec, TransferSpec, content_digest
 
 __all__ = [
     "BaseIdentity",
@@ -19,9 +20,14 @@ __all__ = [
     "alignment_key",
     "factors_key",
     "path_segment",
+    "probes_key",
     "projection_key",
     "similarity_key",
 ]
+
+
+PROBES_VERSION = 1
+"""Raised whenever the same spec would give other strings."""
 
 
 class BaseIdentity(Protocol):
@@ -72,6 +78,12 @@ def projection_key(
     return f"projections/{plan}/{adapter_digest}/layers-{first:03d}-{last:03d}.safetensors"
 
 
+def probes_key(source: BaseIdentity, adapter_digest: str, spec: ProbeSpec) -> str:
+    """Key of the strings that an adapted source base wrote; every target is fitted on the same."""
+    version = content_digest([source.tokenizer, asdict(spec), PROBES_VERSION])[:16]
+    return f"probes/{source.digest}/{adapter_digest}/{version}.json"
+
+
 def similarity_key(source_digest: str, target_digest: str) -> str:
     """Key of the measured similarity of two bases."""
     return f"similarities/{source_digest}-{target_digest}/v{SIMILARITY_VERSION}.json"
@@ -103,5 +115,6 @@ def _adapter_folder(target_name: str, adapter_name: str) -> str:
 def _transfer_digest(source: BaseIdentity, target: BaseIdentity, spec: TransferSpec) -> str:
     """Everything the projected factors depend on besides the adapter."""
     anchored = spec.needs.alignment and spec.anchor == "tokens"
-    tokenizers = [source.tokenizer, target.tokenizer] if anchored else []
+    read = anchored or spec.needs.probes
+    tokenizers = [source.tokenizer, target.tokenizer] if read else []
     return content_digest([source.digest, target.digest, spec.transport_digest, *tokenizers])

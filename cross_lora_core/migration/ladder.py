@@ -16,7 +16,7 @@ from cross_lora_core.migration.spec import TransferSpec
 
 __all__ = ["DATA_FREE", "Ladder", "LeftOut", "PairFacts", "build_ladder"]
 
-DATA_FREE = (Method.CROSS_LORA,)
+DATA_FREE = (Method.EFFECT, Method.CROSS_LORA)
 """Methods `auto` tries besides a copy, the best measured first: without evidence the first is taken."""
 
 
@@ -81,6 +81,8 @@ def _unfit(rung: TransferSpec, facts: PairFacts) -> str:
         return f"the bases are not related: similarity {found}, {RELATED} is needed"
     if rung.folded and not facts.tokenizers:
         return "a base without tokenizer.json: no shared tokens to pair singular vectors by"
+    if METHOD_NEEDS[rung.method].probes and not facts.tokenizers:
+        return "a base without tokenizer.json: no strings to run both bases on"
     return ""
 
 

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from cross_lora_core import algebra
 from cross_lora_core.algebra import Alignment, LoraFactors, SpectralFactors
+from cross_lora_core.migration.landings import Landing
 from cross_lora_core.migration.methods import Method
-from cross_lora_core.migration.plan import Landing
 from cross_lora_core.migration.spec import ANCHOR_TOKENS, FactorSpec, TransferSpec
 from cross_lora_core.models import BaseModel, LinearSpec, Role, shared_tokens
 

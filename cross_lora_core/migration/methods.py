@@ -22,6 +22,7 @@ class Method(StrEnum):
     AUTO = "auto"
     CROSS_LORA = "cross-lora"
     COPY = "copy"
+    EFFECT = "effect"
     INTERPOLATE = "interpolate"
     SUBSPACE = "subspace"
     SUBSPACE_AND_NULL = "subspace+null"
@@ -35,12 +36,14 @@ class MethodNeeds:
         source_factors: the truncated SVD of the source base's weights.
         target_factors: the truncated SVD of the target base's weights.
         alignment: the orthogonal maps between the two sets of singular vectors.
+        probes: strings that the source base writes with the adapter on, which both bases are then run on.
         equal_widths: every module must have the same shape in both bases.
     """
 
     source_factors: bool = False
     target_factors: bool = False
     alignment: bool = False
+    probes: bool = False
     equal_widths: bool = False
 
     @property
@@ -53,6 +56,7 @@ METHOD_NEEDS: dict[Method, MethodNeeds] = {
     Method.AUTO: MethodNeeds(),
     Method.CROSS_LORA: MethodNeeds(source_factors=True, target_factors=True, alignment=True),
     Method.COPY: MethodNeeds(equal_widths=True),
+    Method.EFFECT: MethodNeeds(probes=True),
     Method.INTERPOLATE: MethodNeeds(),
     Method.SUBSPACE: MethodNeeds(target_factors=True, equal_widths=True),
     Method.SUBSPACE_AND_NULL: MethodNeeds(source_factors=True, target_factors=True, equal_widths=True),

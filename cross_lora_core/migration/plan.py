@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from cross_lora_core.adapters import Adapter, RoleUpdates, read_adapter, updates_by_role
 from cross_lora_core.errors import AdapterRefused
 from cross_lora_core.migration.ladder import Ladder, PairFacts, build_ladder
+from cross_lora_core.migration.landings import Landing, effect_landings
 from cross_lora_core.migration.methods import Method
 from cross_lora_core.migration.similarity import BaseSimilarity, base_similarity
 from cross_lora_core.migration.spec import TransferSpec, content_digest
-from cross_lora_core.models import BaseModel, LayerGroup, Role, layer_groups, map_layers
+from cross_lora_core.models import BaseModel, LayerGroup, layer_groups, map_layers
 
 __all__ = [
     "AdapterCandidate",
     "AdapterRef",
     "BaseRef",
-    "Landing",
     "Plan",
     "PlannedItem",
     "PlannedTarget",
@@ -79,15 +79,6 @@ class AdapterRef:
 
 
 @dataclass(frozen=True)
-class Landing:
-    """One target module that will receive an update, and the source module it comes from."""
-
-    target_layer: int
-    source_layer: int
-    role: Role
-
-
-@dataclass(frozen=True)
 class Skipped:
     """One source module that cannot be moved, and why."""
 
@@ -106,7 +97,11 @@ class PlannedTarget:
 
 @dataclass(frozen=True)
 class PlannedItem:
-    """One adapter to one target. `refusal` is set when nothing will be attempted; its ladder is empty."""
+    """One adapter to one target. `refusal` is set when nothing will be attempted; its ladder is empty.
+
+    Attributes:
+        landings: the target modules that the adapter's own modules have a place in.
+    """
 
     adapter: AdapterRef
     target: BaseRef
@@ -117,7 +112,7 @@ class PlannedItem:
 
     def landings_in(self, group: LayerGroup) -> tuple[Landing, ...]:
         """The landings whose target layer lies in a group."""
-        return tuple(one for one in self.landings if group.first <= one.target_layer <= group.last)
+        return tuple(one for one in self.landings if one.target_layer in group.layers)
 
 
 @dataclass(frozen=True)
@@ -159,6 +154,20 @@ class Plan:
             self, spec=spec, items=items, targets=tuple(one for one in self.targets if one.base in wanted)
         )
 
+    def landings_of(self, item: PlannedItem) -> tuple[Landing, ...]:
+        """The modules that the plan's method fills for an item."""
+        if self.spec.method is Method.EFFECT and item.refusal is None:
+            return effect_landings(self.source.layers, item.target.layers)
+        return item.landings
+
+    def landings_in(self, item: PlannedItem, group: LayerGroup) -> tuple[Landing, ...]:
+        """Those whose target layer lies in a group."""
+        return tuple(one for one in self.landings_of(item) if one.target_layer in group.layers)
+
+    def skipped_of(self, item: PlannedItem) -> tuple[Skipped, ...]:
+        """What of the adapter the plan's method leaves behind; `effect` runs the source with all of it."""
+        return () if self.spec.method is Method.EFFECT else item.skipped
+
     def target_of(self, item: PlannedItem) -> PlannedTarget:
         """The planned target an item belongs to."""
         return next(one for one in self.targets if one.base == item.target)
@@ -173,12 +182,16 @@ class _Pair:
     planned: PlannedTarget
     similarity: BaseSimilarity | None
 
+    @property
+    def tokenizers(self) -> bool:
+        return self.source.files.has(TOKENIZER_FILE) and self.target.files.has(TOKENIZER_FILE)
+
     def facts(self, *, equal_shapes: bool, evaluation: bool) -> PairFacts:
         return PairFacts(
             same_weights=self.source.digest == self.target.digest,
             equal_shapes=equal_shapes,
             similarity=self.similarity,
-            tokenizers=self.source.files.has(TOKENIZER_FILE) and self.target.files.has(TOKENIZER_FILE),
+            tokenizers=self.tokenizers,
             evaluation=evaluation,
         )
 
@@ -291,6 +304,10 @@ def _item(ref: AdapterRef, updates: RoleUpdates, pair: _Pair, spec: TransferSpec
     refusal = None if landings else f"no module of this adapter has a place in {target.name}"
     if widths and spec.needs.equal_widths:
         refusal = f"method {spec.method} needs equal widths: {widths}; use auto, cross-lora or interpolate"
+    if spec.needs.probes and not pair.tokenizers:
+        refusal = (
+            f"method {spec.method} needs a tokenizer.json in both bases, to run them on the same strings"
+        )
     if not refusal and not ladder.rungs:
         refusal = "no method serves: " + "; ".join(f"{one.method}: {one.reason}" for one in ladder.left_out)
     if refusal:

@@ -9,10 +9,23 @@ from dataclasses import asdict, dataclass
 from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
 from cross_lora_core.migration.request import TransferOptions
 
-__all__ = ["ALGORITHM_VERSION", "ANCHOR_TOKENS", "FactorSpec", "TransferSpec", "content_digest"]
+__all__ = [
+    "ALGORITHM_VERSION",
+    "ANCHOR_TOKENS",
+    "FactorSpec",
+    "ProbeSpec",
+    "TransferSpec",
+    "content_digest",
+]
 
 ALGORITHM_VERSION = 1
 """Raised whenever the same inputs would give other numbers, so that old stored results are not reused."""
+
+EFFECT_VERSION = 1
+"""Raised whenever method `effect` would give other numbers."""
+
+EFFECT_RANK = 16
+"""Rank of its updates where none is asked for."""
 
 ANCHOR_TOKENS = 4096
 """Shared tokens whose embedding rows anchor the singular vectors."""
@@ -40,6 +53,23 @@ class FactorSpec:
     def key(self) -> str:
         """Readable path segment of this spec in the store."""
         return f"v{ALGORITHM_VERSION}-r{self.rank}-{'folded' if self.folded else 'plain'}"
+
+
+@dataclass(frozen=True)
+class ProbeSpec:
+    """The strings an adapted source base writes for method `effect`.
+
+    Attributes:
+        count: strings.
+        tokens: the most each has.
+        contrasts: taken in turn, as `sample_strings` understands them.
+        seed: of the sampling.
+    """
+
+    count: int = 128
+    tokens: int = 120
+    contrasts: tuple[float, ...] = (0.0, 1.0)
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,11 +103,23 @@ class TransferSpec:
         return FactorSpec(self.rank, self.folded)
 
     @property
+    def probes(self) -> ProbeSpec:
+        """The strings method `effect` is fitted on."""
+        return ProbeSpec()
+
+    @property
+    def fit_rank(self) -> int:
+        """Rank of updates that are fitted and not carried over."""
+        return self.output_rank or EFFECT_RANK
+
+    @property
     def transport_digest(self) -> str:
         """Digest of what decides the projected factors (not of how they are written)."""
-        relevant = {"method": self.method, "version": ALGORITHM_VERSION}
+        relevant: dict[str, object] = {"method": self.method, "version": ALGORITHM_VERSION}
         if self.needs.factors:
             relevant |= {"rank": self.rank}
+        if self.needs.probes:
+            relevant |= {"fit": EFFECT_VERSION, "rank": self.fit_rank, "probes": asdict(self.probes)}
         if self.needs.alignment:
             relevant |= {"anchor": self.anchor, "tokens": ANCHOR_TOKENS}
         return content_digest(relevant)

@@ -102,13 +102,18 @@ def plot_energy(item: ItemReport) -> str | None:
 
 
 def plot_norms(item: ItemReport) -> str | None:
-    """Frobenius norm of every update before and after, by layer and role."""
+    """Norm of every update after, beside that before or, where it was fitted, how well; by layer and role."""
     if not item.modules:
         return None
     figure = Figure(figsize=(9.4, 2.9))
-    left, right = figure.subplots(1, 2, sharey=True)
-    _lines(left, item.modules, "source_norm")
-    left.set_title("‖ΔW‖ on the source", fontsize=10)
+    carried = any(row.source_norm is not None for row in item.modules)
+    left, right = figure.subplots(1, 2, sharey=carried)
+    if carried:
+        _lines(left, item.modules, "source_norm")
+        left.set_title("‖ΔW‖ on the source", fontsize=10)
+    else:
+        _lines(left, item.modules, "explained")
+        left.set_title("share of the wanted change explained", fontsize=10)
     _lines(right, item.modules, "norm")
     right.set_title("‖ΔW‖ on the target", fontsize=10)
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -25,6 +25,8 @@ __all__ = ["TerminalProgress", "byte_progress"]
 _STAGES = {
     "factorize": "factorize base weights",
     "align": "align the two bases",
+    "sample": "sample from adapted sources",
+    "fit": "fit effects",
     "project": "project adapters",
     "publish": "write adapters",
     "measure": "evaluate on the target",

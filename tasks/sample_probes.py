@@ -1,0 +1,55 @@
+"""Let an adapted source base write the strings that method `effect` runs both bases on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from prefect import task
+
+from cross_lora_core.adapters import local_adapter
+from cross_lora_core.evaluation import loaded_base
+from cross_lora_core.migration import AdapterRef, BaseRef, ProbeSpec, probes_key
+from cross_lora_core.models import local_base
+from cross_lora_core.responses import sample_strings
+from cross_lora_core.storage import StoredObject
+from tasks.device_slots import DEVICE_TAG, device_slot
+from tasks.runtime import TASK_OPTIONS, open_stored
+from tasks.sharing import put_shared
+
+__all__ = ["read_probes", "sample_probes"]
+
+
+@task(
+    name="sample",
+    task_run_name="sample from {source.name} with {adapter.name}",
+    tags=[DEVICE_TAG],
+    **TASK_OPTIONS,
+)
+def sample_probes(source: BaseRef, adapter: AdapterRef, spec: ProbeSpec) -> StoredObject:
+    """Sample and store the strings; done once per adapter, whatever targets it goes to."""
+
+    def write(path: Path) -> None:
+        with device_slot() as device:
+            strings = _sampled(source, adapter, spec, device)
+        path.write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
+
+    stored, _ = put_shared(probes_key(source, adapter.digest, spec), write)
+    return stored
+
+
+def _sampled(source: BaseRef, adapter: AdapterRef, spec: ProbeSpec, device: torch.device) -> tuple[str, ...]:
+    folder = local_base(source.location, source.digest)
+    with (
+        loaded_base(folder, source.digest, torch.float32, device) as loaded,
+        loaded.with_adapter(local_adapter(adapter.location, adapter.digest)),
+    ):
+        return sample_strings(
+            loaded, spec.count, tokens=spec.tokens, seed=spec.seed, contrasts=spec.contrasts
+        )
+
+
+def read_probes(source: BaseRef, adapter_digest: str, spec: ProbeSpec) -> tuple[str, ...]:
+    """The strings that were stored."""
+    return tuple(json.loads(open_stored().get(probes_key(source, adapter_digest, spec))))
