@@ -10,13 +10,11 @@ from prefect import get_run_logger, task
 from cross_lora_core.adapters import local_adapter
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import BaseToLoad, loaded_bases
+from cross_lora_core.fitting import EffectFit, EffectSide, fit_effect
 from cross_lora_core.migration import (
     BaseRef,
-    EffectFit,
-    EffectSide,
     Plan,
     PlannedItem,
-    fit_effect,
     projection_key,
     read_projections,
     write_projections,

@@ -9,7 +9,6 @@ spec, keys what a stored result depends on
 """
 
 from cross_lora_core.migration.alias import Alias, read_alias
-from cross_lora_core.migration.effect import EffectFit, EffectSide, fit_effect
 from cross_lora_core.migration.estimate import Estimate, estimate_plan, item_output_bytes
 from cross_lora_core.migration.files import (
     GroupFile,
@@ -71,8 +70,6 @@ __all__ = [
     "BaseRef",
     "BaseSimilarity",
     "CandidateOutcome",
-    "EffectFit",
-    "EffectSide",
     "Estimate",
     "FactorObject",
     "FactorSource",
@@ -112,7 +109,6 @@ __all__ = [
     "factors_key",
     "find_adapters",
     "find_base",
-    "fit_effect",
     "item_output_bytes",
     "make_plan",
     "path_segment",

@@ -25,7 +25,9 @@ def test_algebra_imports_torch_and_the_standard_library_only() -> None:
     assert not forbidden & loaded
 
 
-@pytest.mark.parametrize("package", ["models", "adapters", "storage", "catalog", "evaluation", "migration"])
+@pytest.mark.parametrize(
+    "package", ["models", "adapters", "storage", "catalog", "evaluation", "migration", "responses", "fitting"]
+)
 def test_library_imports_no_prefect(package: str) -> None:
     assert "prefect" not in _modules_after(f"import cross_lora_core.{package}")
 
@@ -33,6 +35,10 @@ def test_library_imports_no_prefect(package: str) -> None:
 @pytest.mark.parametrize("package", ["models", "adapters", "migration"])
 def test_who_keeps_everything_in_folders_needs_no_boto3(package: str) -> None:
     assert not {"boto3", "botocore"} & _modules_after(f"import cross_lora_core.{package}")
+
+
+def test_planning_loads_no_models() -> None:
+    assert not {"transformers", "peft"} & _modules_after("import cross_lora_core.migration")
 
 
 def test_help_does_not_wait_for_torch() -> None:

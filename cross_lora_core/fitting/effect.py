@@ -21,8 +21,7 @@ from torch import Tensor
 from cross_lora_core import algebra
 from cross_lora_core.algebra import LoraFactors, Moments
 from cross_lora_core.evaluation import LoadedBase
-from cross_lora_core.migration.landings import Landing
-from cross_lora_core.migration.layers import ModuleMeasure, Projected
+from cross_lora_core.migration import Landing, ModuleMeasure, Projected
 from cross_lora_core.models import BaseModel, Role
 from cross_lora_core.responses import (
     Frontier,

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cross_lora_core.evaluation import LoadedBase
-from cross_lora_core.migration import EffectSide, effect_landings, fit_effect
+from cross_lora_core.fitting import EffectSide, fit_effect
+from cross_lora_core.migration import effect_landings
 from cross_lora_core.models import Role, open_base
 from cross_lora_core.responses import layer_paths, pair_batches, respond, token_strings, with_updates
 from tests.support.fleets import make_adapter
