@@ -16,11 +16,13 @@ from cross_lora_core.migration import (
     PlannedTarget,
     alignment_key,
     factors_key,
+    maps_key,
 )
 from cross_lora_core.models import LayerGroup
 from flows.progress import current_listener, watched
 from tasks.align_bases import align_group
 from tasks.factorize_base import factorize_group
+from tasks.map_responses import map_group
 
 __all__ = ["GroupFutures", "factors_of", "inputs_of", "submit_shared"]
 
@@ -31,15 +33,16 @@ GroupFutures = dict[str, _Future]
 
 
 def submit_shared(plan: Plan) -> GroupFutures:
-    """Submit factorizations and alignments that the transfers of the plan's items need."""
+    """Submit factorizations, alignments and response maps that the transfers of the plan's items need."""
     factors = _submit_factors(plan)
-    return factors | _submit_alignments(plan, factors)
+    return factors | _submit_alignments(plan, factors) | _submit_maps(plan)
 
 
 def inputs_of(plan: Plan, target: PlannedTarget, group: LayerGroup, shared: GroupFutures) -> list[_Future]:
     """The task runs that a projection onto a target's layer group waits for."""
-    aligned = shared.get(_alignment_key(plan, target, group))
-    return [aligned] if aligned else factors_of(plan, target, group, shared)
+    keys = _alignment_key(plan, target, group), _maps_key(plan, target, group)
+    paired = [shared[key] for key in keys if key in shared]
+    return paired or factors_of(plan, target, group, shared)
 
 
 def _submit_factors(plan: Plan) -> GroupFutures:
@@ -91,6 +94,28 @@ def _submit_alignments(plan: Plan, factors: GroupFutures) -> GroupFutures:
 
 def _alignment_key(plan: Plan, target: PlannedTarget, group: LayerGroup) -> str:
     return alignment_key(plan.source, target.base, plan.spec, group.first, group.last)
+
+
+def _submit_maps(plan: Plan) -> GroupFutures:
+    """One task run per (pair of bases, target layer group) of the method that maps responses."""
+    jobs = [
+        (rung, target, group)
+        for rung in plan.rung_plans
+        if rung.spec.needs.maps
+        for target in rung.targets
+        for group in target.groups
+    ]
+    current_listener().expect("map", len(jobs))
+    return {
+        _maps_key(rung, target, group): watched(
+            "map", map_group.submit(rung.source, target, group, rung.spec, return_state=False)
+        )
+        for rung, target, group in jobs
+    }
+
+
+def _maps_key(plan: Plan, target: PlannedTarget, group: LayerGroup) -> str:
+    return maps_key(plan.source, target.base, plan.spec, group.first, group.last)
 
 
 def factors_of(plan: Plan, target: PlannedTarget, group: LayerGroup, factors: GroupFutures) -> list[_Future]:

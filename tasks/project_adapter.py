@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,9 +18,11 @@ from cross_lora_core.migration import (
     Projected,
     TransferSpec,
     alignment_key,
+    maps_key,
     project_landings,
     projection_key,
     read_alignment,
+    read_maps,
     write_projections,
 )
 from cross_lora_core.models import LayerGroup, Role
@@ -59,19 +62,23 @@ def _project(
     factors: FactorSource,
     device: torch.device,
 ) -> dict[tuple[int, Role], Projected]:
-    maps = None
-    if spec.needs.alignment:
-        key = alignment_key(source, item.target, spec, group.first, group.last)
-        maps = GroupFile(open_stored().fetch(key), device)
+    bounds = (source, item.target, spec, group.first, group.last)
+    pairs = _opened(alignment_key(*bounds), device) if spec.needs.alignment else None
+    maps = _opened(maps_key(*bounds), device) if spec.needs.maps else None
     return project_landings(
         item.landings_in(group),
         _source_updates(source, item, device),
         open_ref(item.target).linear,
         factor_reader(factors.source, device),
         factor_reader(factors.target, device),
-        None if maps is None else (lambda layer, role: read_alignment(maps, layer, role)),
+        None if pairs is None else partial(read_alignment, pairs),
         spec,
+        None if maps is None else partial(read_maps, maps),
     )
+
+
+def _opened(key: str, device: torch.device) -> GroupFile:
+    return GroupFile(open_stored().fetch(key), device)
 
 
 def _source_updates(

@@ -2,9 +2,10 @@
 
 The map `G = argmin sum ||y - G x||^2 + ridge mean_diag ||G||^2` needs `sum x x^T` and
 `sum y x^T` only, so that no response is kept. Products of one batch are formed in the
-precision of the responses and added up in float64: on 4,000 positions with a few
-coordinates a thousand times the others, maps agree with those from float64 products to 1e-5
-and cost half the time. Solves are in float64.
+precision of the responses and added up in float64. Float32 responses are precise enough for a
+ridge of 1e-2, massive coordinates among them (tests/algebra/test_ridge.py); between bases that
+an exact map joins, where 1e-8 is best, their rounding costs a tenth of an adapter's effect, and
+float64 ones have to be given. Solves are in float64.
 """
 
 from __future__ import annotations
@@ -90,13 +91,21 @@ def ridge_map(moments: Moments, ridge: float) -> Tensor:
     """
     if ridge < 0:
         raise ValueError(f"expected a ridge of at least 0, got {ridge}")
+    found = _solved(moments, ridge)
+    if found is None:
+        raise ValueError(f"expected moments that a ridge of {ridge} makes regular, got singular ones")
+    return found
+
+
+def _solved(moments: Moments, ridge: float) -> Tensor | None:
+    """The map, or None where the ridge does not make the moments regular."""
     if moments.mean_diagonal == 0.0:
         return torch.zeros_like(moments.yx)
     regular = moments.xx.clone()
     regular.diagonal().add_(ridge * moments.mean_diagonal)
     root, failed = torch.linalg.cholesky_ex(regular)
     if int(failed):
-        raise ValueError(f"expected moments that a ridge of {ridge} makes regular, got singular ones")
+        return None
     solved: Tensor = torch.cholesky_solve(moments.yx.T, root)
     return solved.T.contiguous()
 
@@ -114,11 +123,13 @@ def held_out_error(G: Tensor, moments: Moments) -> float:
 def choose_ridge(fitted: Moments, held_out: Moments, grid: Iterable[float]) -> RidgeChoice:
     """The ridge of a grid whose map predicts held-out pairs best; of equal ones the first.
 
+    Ridges too small for the moments are passed over.
+
     Raises:
-        ValueError: an empty grid.
+        ValueError: none of the grid makes the moments regular.
     """
-    maps = [(ridge_map(fitted, ridge), ridge) for ridge in grid]
-    return min(
-        (RidgeChoice(G, ridge, held_out_error(G, held_out)) for G, ridge in maps),
-        key=lambda choice: choice.error,
-    )
+    maps = ((_solved(fitted, ridge), ridge) for ridge in grid)
+    choices = [RidgeChoice(G, ridge, held_out_error(G, held_out)) for G, ridge in maps if G is not None]
+    if not choices:
+        raise ValueError("expected a ridge that makes the moments regular, got none in the grid")
+    return min(choices, key=lambda choice: choice.error)

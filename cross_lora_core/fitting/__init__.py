@@ -1,8 +1,9 @@
-"""Methods that run the bases: they fit what an adapter does instead of carrying over its matrices.
+"""Methods that run the bases: they fit what an adapter does, or how two bases respond to the same strings.
 
 Apart from `migration`, because whoever only plans, receives or reports should not load transformers and PEFT.
 """
 
 from cross_lora_core.fitting.effect import EffectFit, EffectSide, fit_effect
+from cross_lora_core.fitting.maps import PairMoments, fit_maps, pair_moments
 
-__all__ = ["EffectFit", "EffectSide", "fit_effect"]
+__all__ = ["EffectFit", "EffectSide", "PairMoments", "fit_effect", "fit_maps", "pair_moments"]

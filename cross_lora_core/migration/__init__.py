@@ -14,9 +14,11 @@ from cross_lora_core.migration.files import (
     GroupFile,
     read_alignment,
     read_factors,
+    read_maps,
     read_projections,
     write_alignments,
     write_factors,
+    write_maps,
     write_projections,
 )
 from cross_lora_core.migration.keys import (
@@ -24,6 +26,7 @@ from cross_lora_core.migration.keys import (
     alias_key,
     alignment_key,
     factors_key,
+    maps_key,
     path_segment,
     probes_key,
     projection_key,
@@ -40,6 +43,7 @@ from cross_lora_core.migration.layers import (
     factorize_layers,
     project_landings,
 )
+from cross_lora_core.migration.maps import MapFit, ModuleMaps, carry, input_site
 from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
 from cross_lora_core.migration.outcome import CandidateOutcome, ItemOutcome, MigrationOutcome
 from cross_lora_core.migration.plan import (
@@ -57,7 +61,7 @@ from cross_lora_core.migration.request import MigrationRequest, TransferOptions,
 from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
 from cross_lora_core.migration.similarity import RELATED, BaseSimilarity, base_similarity
 from cross_lora_core.migration.sources import FactorObject, FactorSource
-from cross_lora_core.migration.spec import FactorSpec, ProbeSpec, TransferSpec, content_digest
+from cross_lora_core.migration.spec import FactorSpec, MapSpec, ProbeSpec, TransferSpec, content_digest
 
 __all__ = [
     "DATA_FREE",
@@ -79,11 +83,14 @@ __all__ = [
     "Ladder",
     "Landing",
     "LeftOut",
+    "MapFit",
+    "MapSpec",
     "Method",
     "MethodNeeds",
     "MigrationOutcome",
     "MigrationRequest",
     "ModuleFactors",
+    "ModuleMaps",
     "ModuleMeasure",
     "PairFacts",
     "Plan",
@@ -102,6 +109,7 @@ __all__ = [
     "base_ref",
     "base_similarity",
     "build_ladder",
+    "carry",
     "content_digest",
     "effect_landings",
     "estimate_plan",
@@ -109,8 +117,10 @@ __all__ = [
     "factors_key",
     "find_adapters",
     "find_base",
+    "input_site",
     "item_output_bytes",
     "make_plan",
+    "maps_key",
     "path_segment",
     "probes_key",
     "project_landings",
@@ -118,11 +128,13 @@ __all__ = [
     "read_alias",
     "read_alignment",
     "read_factors",
+    "read_maps",
     "read_projections",
     "register_base",
     "short_name",
     "similarity_key",
     "write_alignments",
     "write_factors",
+    "write_maps",
     "write_projections",
 ]

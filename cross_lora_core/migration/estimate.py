@@ -15,7 +15,8 @@ import torch
 
 from cross_lora_core.adapters import servable_rank
 from cross_lora_core.algebra import factorize
-from cross_lora_core.migration.keys import alignment_key, factors_key
+from cross_lora_core.migration.keys import alignment_key, factors_key, maps_key
+from cross_lora_core.migration.maps import input_site
 from cross_lora_core.migration.plan import BaseRef, Plan, PlannedItem
 from cross_lora_core.models import BaseModel, LayerGroup, factor_bytes
 
@@ -34,9 +35,9 @@ class Estimate:
 
     Attributes:
         factor_bytes: base factors to be written.
-        alignment_bytes: alignments to be written.
+        alignment_bytes: alignments and response maps to be written.
         output_bytes: adapters to be written.
-        seconds: computing time on one worker, evaluation not counted.
+        seconds: computing time on one worker, runs of the models not counted.
         reused: layer-group objects that are already stored.
     """
 
@@ -90,17 +91,19 @@ def estimate_plan(
     """
     bases = {plan.source.digest: source, **targets}
     rank = plan.spec.rank
-    factors, alignments = _factor_jobs(plan), _alignment_jobs(plan)
+    factors, alignments, maps = _factor_jobs(plan), _alignment_jobs(plan), _map_jobs(plan)
     missing = [(bases[ref.digest], group) for ref, group, key in factors if not is_stored(key)]
     unaligned = [(bases[ref.digest], group) for ref, group, key in alignments if not is_stored(key)]
+    unmapped = [(bases[ref.digest], group) for ref, group, key in maps if not is_stored(key)]
     operations = sum(_group_operations(base, group) for base, group in missing)
     operations += sum(_alignment_operations(base, group, rank) for base, group in unaligned)
     return Estimate(
         factor_bytes=sum(_factor_bytes(base, group, rank) for base, group in missing),
-        alignment_bytes=sum(_alignment_bytes(base, group, rank) for base, group in unaligned),
+        alignment_bytes=sum(_alignment_bytes(base, group, rank) for base, group in unaligned)
+        + sum(_map_bytes(source, base, group) for base, group in unmapped),
         output_bytes=sum(item_output_bytes(item, targets[item.target.digest], plan) for item in plan.items),
         seconds=operations * _seconds_per_operation(),
-        reused=len(factors) + len(alignments) - len(missing) - len(unaligned),
+        reused=len(factors + alignments + maps) - len(missing + unaligned + unmapped),
     )
 
 
@@ -126,6 +129,25 @@ def _alignment_jobs(plan: Plan) -> list[_Job]:
         for one in rung.targets
         for group in one.groups
     ]
+
+
+def _map_jobs(plan: Plan) -> list[_Job]:
+    return [
+        (one.base, group, maps_key(rung.source, one.base, rung.spec, group.first, group.last))
+        for rung in plan.rung_plans
+        if rung.spec.needs.maps
+        for one in rung.targets
+        for group in one.groups
+    ]
+
+
+def _map_bytes(source: BaseModel, target: BaseModel, group: LayerGroup) -> int:
+    """One map of outputs a module, and one of inputs for all that read the same tensor."""
+    shared = [role for role in target.roles if role in source.roles]
+    pairs = [(role, source.linear(0, role), target.linear(group.first, role)) for role in shared]
+    width = sum(ours.d_out * theirs.d_out for _, ours, theirs in pairs)
+    width += sum(ours.d_in * theirs.d_in for role, ours, theirs in pairs if input_site(role) is role)
+    return 4 * len(group.layers) * width
 
 
 def _factor_bytes(base: BaseModel, group: LayerGroup, rank: int) -> int:

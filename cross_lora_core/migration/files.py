@@ -20,15 +20,18 @@ from torch import Tensor
 from cross_lora_core.algebra import Alignment, LoraFactors, SpectralFactors
 from cross_lora_core.errors import ObjectCorrupted
 from cross_lora_core.migration.layers import ModuleFactors, ModuleMeasure, Projected
+from cross_lora_core.migration.maps import MapFit, ModuleMaps, input_site
 from cross_lora_core.models import Role
 
 __all__ = [
     "GroupFile",
     "read_alignment",
     "read_factors",
+    "read_maps",
     "read_projections",
     "write_alignments",
     "write_factors",
+    "write_maps",
     "write_projections",
 ]
 
@@ -110,6 +113,20 @@ def read_alignment(file: GroupFile, layer: int, role: Role) -> Alignment:
     """Read one module's alignment."""
     parts = file.tensors(layer, role)
     return Alignment(output=parts["output"], input=parts["input"])
+
+
+def write_maps(path: Path, maps: Mapping[_Key, ModuleMaps]) -> None:
+    """Write the response maps of a layer group; roles that read the same tensor share one."""
+    tensors = {f"{layer}.{role}.output": one.output for (layer, role), one in maps.items()}
+    tensors |= {f"{layer}.{input_site(role)}.input": one.input for (layer, role), one in maps.items()}
+    _write(path, tensors, {f"{layer}.{role}": asdict(one.fit) for (layer, role), one in maps.items()})
+
+
+def read_maps(file: GroupFile, layer: int, role: Role) -> ModuleMaps:
+    """Read one module's maps."""
+    fit = MapFit(**file.numbers[f"{layer}.{role}"])
+    reads, writes = file.tensors(layer, input_site(role)), file.tensors(layer, role)
+    return ModuleMaps(reads["input"], writes["output"], fit)
 
 
 def write_projections(path: Path, projected: Mapping[_Key, Projected]) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "alias_key",
     "alignment_key",
     "factors_key",
+    "maps_key",
     "path_segment",
     "probes_key",
     "projection_key",
@@ -63,6 +64,12 @@ def alignment_key(
     pair = f"{source.digest}-{target.digest}"
     version = _transfer_digest(source, target, spec)[:16]
     return f"alignments/{pair}/{version}/layers-{first:03d}-{last:03d}.safetensors"
+
+
+def maps_key(source: BaseIdentity, target: BaseIdentity, spec: TransferSpec, first: int, last: int) -> str:
+    """Key of the maps between the responses of target layers `first`..`last` and of those mapped to them."""
+    version = _transfer_digest(source, target, spec)[:16]
+    return f"maps/{source.digest}-{target.digest}/{version}/layers-{first:03d}-{last:03d}.safetensors"
 
 
 def projection_key(
@@ -115,6 +122,6 @@ def _adapter_folder(target_name: str, adapter_name: str) -> str:
 def _transfer_digest(source: BaseIdentity, target: BaseIdentity, spec: TransferSpec) -> str:
     """Everything the projected factors depend on besides the adapter."""
     anchored = spec.needs.alignment and spec.anchor == "tokens"
-    read = anchored or spec.needs.probes
+    read = anchored or spec.needs.probes or spec.needs.maps
     tokenizers = [source.tokenizer, target.tokenizer] if read else []
     return content_digest([source.digest, target.digest, spec.transport_digest, *tokenizers])

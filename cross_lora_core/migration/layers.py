@@ -15,6 +15,7 @@ from torch import Tensor
 from cross_lora_core import algebra
 from cross_lora_core.algebra import Alignment, LoraFactors, SpectralFactors
 from cross_lora_core.migration.landings import Landing
+from cross_lora_core.migration.maps import ModuleMaps, carry
 from cross_lora_core.migration.methods import Method
 from cross_lora_core.migration.spec import ANCHOR_TOKENS, FactorSpec, TransferSpec
 from cross_lora_core.models import BaseModel, LinearSpec, Role, shared_tokens
@@ -152,6 +153,7 @@ def project_landings(
     target: Callable[[int, Role], ModuleFactors] | None,
     alignment: Callable[[int, Role], Alignment] | None,
     spec: TransferSpec,
+    maps: Callable[[int, Role], ModuleMaps] | None = None,
 ) -> dict[tuple[int, Role], Projected]:
     """Carry each landing's update to the target (Eq. 7, factor-wise) and measure it.
 
@@ -163,15 +165,19 @@ def project_landings(
         target: factors of the target base, where the method needs them.
         alignment: maps between the two, where the method needs them.
         spec: the method and its settings.
+        maps: maps between the responses of the two, where the method needs them.
     """
     result = {}
     for one in landings:
         update = updates[one.source_layer, one.role]
         ours = source(one.source_layer, one.role) if source else None
         theirs = target(one.target_layer, one.role) if target else None
-        maps = alignment(one.target_layer, one.role) if alignment else None
+        pairs = alignment(one.target_layer, one.role) if alignment else None
         linear = target_linear(one.target_layer, one.role)
-        moved = _move(update, (linear.d_out, linear.d_in), ours, theirs, maps, spec.method)
+        if maps:
+            moved = carry(update, maps(one.target_layer, one.role))
+        else:
+            moved = _move(update, (linear.d_out, linear.d_in), ours, theirs, pairs, spec.method)
         result[one.target_layer, one.role] = Projected(moved, _measure(one, update, moved, ours, theirs))
     return result
 

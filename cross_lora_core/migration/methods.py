@@ -24,6 +24,7 @@ class Method(StrEnum):
     COPY = "copy"
     EFFECT = "effect"
     INTERPOLATE = "interpolate"
+    PROBE = "probe"
     SUBSPACE = "subspace"
     SUBSPACE_AND_NULL = "subspace+null"
 
@@ -37,6 +38,7 @@ class MethodNeeds:
         target_factors: the truncated SVD of the target base's weights.
         alignment: the orthogonal maps between the two sets of singular vectors.
         probes: strings that the source base writes with the adapter on, which both bases are then run on.
+        maps: the linear maps between the responses of both bases, module by module.
         equal_widths: every module must have the same shape in both bases.
     """
 
@@ -44,6 +46,7 @@ class MethodNeeds:
     target_factors: bool = False
     alignment: bool = False
     probes: bool = False
+    maps: bool = False
     equal_widths: bool = False
 
     @property
@@ -58,6 +61,7 @@ METHOD_NEEDS: dict[Method, MethodNeeds] = {
     Method.COPY: MethodNeeds(equal_widths=True),
     Method.EFFECT: MethodNeeds(probes=True),
     Method.INTERPOLATE: MethodNeeds(),
+    Method.PROBE: MethodNeeds(maps=True),
     Method.SUBSPACE: MethodNeeds(target_factors=True, equal_widths=True),
     Method.SUBSPACE_AND_NULL: MethodNeeds(source_factors=True, target_factors=True, equal_widths=True),
 }

@@ -304,7 +304,7 @@ def _item(ref: AdapterRef, updates: RoleUpdates, pair: _Pair, spec: TransferSpec
     refusal = None if landings else f"no module of this adapter has a place in {target.name}"
     if widths and spec.needs.equal_widths:
         refusal = f"method {spec.method} needs equal widths: {widths}; use auto, cross-lora or interpolate"
-    if spec.needs.probes and not pair.tokenizers:
+    if (spec.needs.probes or spec.needs.maps) and not pair.tokenizers:
         refusal = (
             f"method {spec.method} needs a tokenizer.json in both bases, to run them on the same strings"
         )

@@ -13,6 +13,7 @@ __all__ = [
     "ALGORITHM_VERSION",
     "ANCHOR_TOKENS",
     "FactorSpec",
+    "MapSpec",
     "ProbeSpec",
     "TransferSpec",
     "content_digest",
@@ -26,6 +27,9 @@ EFFECT_VERSION = 1
 
 EFFECT_RANK = 16
 """Rank of its updates where none is asked for."""
+
+MAPS_VERSION = 1
+"""Raised whenever method `probe` would give other maps or strengths."""
 
 ANCHOR_TOKENS = 4096
 """Shared tokens whose embedding rows anchor the singular vectors."""
@@ -73,6 +77,25 @@ class ProbeSpec:
 
 
 @dataclass(frozen=True)
+class MapSpec:
+    """The strings both bases are run on for method `probe`.
+
+    Attributes:
+        kind: where they come from, a `ProbeKind`.
+        count: strings the maps are fitted on.
+        held_out: further strings, by which each map's ridge is chosen.
+        tokens: the most a generated or random one has.
+        seed: of the drawing.
+    """
+
+    kind: str = "text"
+    count: int = 60
+    held_out: int = 15
+    tokens: int = 140
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class TransferSpec:
     """How one adapter is carried to one target, and in which form it is written."""
 
@@ -108,6 +131,11 @@ class TransferSpec:
         return ProbeSpec()
 
     @property
+    def maps(self) -> MapSpec:
+        """The strings method `probe` fits its maps on."""
+        return MapSpec()
+
+    @property
     def fit_rank(self) -> int:
         """Rank of updates that are fitted and not carried over."""
         return self.output_rank or EFFECT_RANK
@@ -120,6 +148,8 @@ class TransferSpec:
             relevant |= {"rank": self.rank}
         if self.needs.probes:
             relevant |= {"fit": EFFECT_VERSION, "rank": self.fit_rank, "probes": asdict(self.probes)}
+        if self.needs.maps:
+            relevant |= {"maps": asdict(self.maps), "fit": MAPS_VERSION}
         if self.needs.alignment:
             relevant |= {"anchor": self.anchor, "tokens": ANCHOR_TOKENS}
         return content_digest(relevant)

@@ -25,6 +25,7 @@ __all__ = ["TerminalProgress", "byte_progress"]
 _STAGES = {
     "factorize": "factorize base weights",
     "align": "align the two bases",
+    "map": "map responses of the two bases",
     "sample": "sample from adapted sources",
     "fit": "fit effects",
     "project": "project adapters",

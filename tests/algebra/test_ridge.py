@@ -95,4 +95,8 @@ def test_what_cannot_be_solved_is_said():
         ridge_map(streamed(rows(2, 5, 1), rows(2, 3, 2)), 0.0)
     with pytest.raises(ValueError, match=r"expected x \[n, 3\]"):
         Moments(3, 2).add(rows(9, 4, 1), rows(9, 2, 2))
+    short = streamed(rows(2, 5, 1), rows(2, 3, 2))
+    with pytest.raises(ValueError, match="none in the grid"):
+        choose_ridge(short, short, [0.0])
+    assert choose_ridge(short, short, [0.0, 0.1]).ridge == 0.1
     assert not ridge_map(streamed(torch.zeros(9, 3).double(), rows(9, 2, 2)), 0.1).any()
