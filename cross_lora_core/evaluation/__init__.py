@@ -13,7 +13,13 @@ from cross_lora_core.evaluation.function import PROBES, FunctionCheck, check_fun
 from cross_lora_core.evaluation.loading import BaseToLoad, Landing, LoadedBase, loaded_base, loaded_bases
 from cross_lora_core.evaluation.losses import row_losses
 from cross_lora_core.evaluation.rows import EvaluationRow, dataset_digest, read_rows
-from cross_lora_core.evaluation.statistics import Interval, paired_bootstrap
+from cross_lora_core.evaluation.statistics import (
+    GapRecovered,
+    Interval,
+    gap_recovered,
+    paired_bootstrap,
+    standard_error,
+)
 from cross_lora_core.evaluation.verdicts import PROMOTABLE, Decision, Evidence, Losses, Verdict, decide
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "EvaluationRow",
     "Evidence",
     "FunctionCheck",
+    "GapRecovered",
     "Interval",
     "Landing",
     "LoadedBase",
@@ -34,9 +41,11 @@ __all__ = [
     "choose",
     "dataset_digest",
     "decide",
+    "gap_recovered",
     "loaded_base",
     "loaded_bases",
     "paired_bootstrap",
     "read_rows",
     "row_losses",
+    "standard_error",
 ]
