@@ -70,8 +70,8 @@ class ProbeSpec:
         seed: of the sampling.
     """
 
-    count: int = 128
-    tokens: int = 120
+    count: int = 64
+    tokens: int = 100
     contrasts: tuple[float, ...] = (0.0, 1.0)
     seed: int = 0
 

@@ -88,13 +88,15 @@ def _sample(
     contrasts = contrasts.to(loaded.device)
     step = torch.full((len(contrasts), 1), _first_token(loaded), device=loaded.device)
     ended = torch.zeros(len(contrasts), dtype=torch.bool, device=loaded.device)
+    sharpened = contrasts[:, 0].nonzero()[:, 0]
     score, score_base = _scorer(loaded), _scorer(loaded)
     drawn: list[Tensor] = []
     while len(drawn) < tokens and not bool(ended.all()):
         scores = score(step)
-        if bool((contrasts > 0).any()):
+        if len(sharpened):
             with loaded.model.disable_adapter():
-                scores = _contrasted(scores, score_base(step), contrasts)
+                base_scores = score_base(step[sharpened])
+            scores[sharpened] = _contrasted(scores[sharpened], base_scores, contrasts[sharpened])
         step = _draw(scores, temperature, uniform)
         ended |= torch.isin(step[:, 0], special)
         drawn.append(step)
@@ -110,18 +112,17 @@ def _scorer(loaded: LoadedBase) -> Callable[[Tensor], Tensor]:
         nonlocal cache
         output = loaded.model(input_ids=step, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = output.past_key_values
-        scores: Tensor = output.logits[:, -1, : len(loaded.tokenizer)]
+        scores: Tensor = output.logits[:, -1, : len(loaded.tokenizer)].clone()
         return scores
 
     return score
 
 
 def _contrasted(scores: Tensor, base_scores: Tensor, contrasts: Tensor) -> Tensor:
-    """Scores of `p (p / p_base)^c` over plausible tokens; rows of contrast 0 stay as they are."""
+    """Scores of `p (p / p_base)^c` over plausible tokens."""
     ours, theirs = scores.float().log_softmax(-1), base_scores.float().log_softmax(-1)
     implausible = ours < ours.amax(-1, keepdim=True) + math.log(PLAUSIBLE)
-    sharpened = (ours + contrasts * (ours - theirs)).masked_fill(implausible, -torch.inf)
-    return torch.where(contrasts > 0, sharpened, ours)
+    return (ours + contrasts * (ours - theirs)).masked_fill(implausible, -torch.inf).to(scores.dtype)
 
 
 def _draw(scores: Tensor, temperature: float, uniform: torch.Generator) -> Tensor:
