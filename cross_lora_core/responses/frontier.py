@@ -19,6 +19,7 @@ from torch import Tensor
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import LoadedBase
 from cross_lora_core.responses.pairing import TokenBatch
+from cross_lora_core.responses.streams import Reached
 
 __all__ = ["Frontier", "ModuleRun", "with_updates"]
 
@@ -36,10 +37,6 @@ class ModuleRun:
     inputs: Tensor
     outputs: Tensor
     stream: Tensor
-
-
-class _Reached(Exception):
-    """Ends a forward pass where nothing further is wanted."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +114,11 @@ class Frontier:
             first.append(stream)
             calls.append(_Call(arguments[1:], rest))
             if len(calls) == len(self._layers):
-                raise _Reached
+                raise Reached
 
         handles = [one.register_forward_pre_hook(before, with_kwargs=True) for one in self._layers]
         try:
-            with suppress(_Reached):
+            with suppress(Reached):
                 self._model.base_model(input_ids=ids, use_cache=False)
         finally:
             for handle in handles:

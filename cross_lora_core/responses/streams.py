@@ -7,7 +7,7 @@ never run. One batch is held at a time; callers keep second moments of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,7 +74,10 @@ def respond(
             handles.append(model.get_submodule(spec.module).register_forward_hook(_keep(found, spec, seen)))
         if layers:
             handles += _boundary_hooks(model, layers, set(wanted), found, seen)
-        model.base_model(input_ids=batch.ids.to(loaded.device), use_cache=False)
+            if not modules:
+                handles.append(_ending(model, layers, max(wanted)))
+        with suppress(Reached):
+            model.base_model(input_ids=batch.ids.to(loaded.device), use_cache=False)
     return found
 
 
@@ -86,6 +89,21 @@ def _hooks() -> Iterator[list[Any]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class Reached(Exception):
+    """Ends a forward pass where nothing further is wanted."""
+
+
+def _ending(model: Any, layers: Sequence[str], last: int) -> Any:
+    """A hook that ends the pass where the last wanted boundary has been seen."""
+
+    def end(*_arguments: Any) -> None:
+        raise Reached
+
+    if last == 0:
+        return model.get_submodule(layers[0]).register_forward_pre_hook(end)
+    return model.get_submodule(layers[last - 1]).register_forward_hook(end)
 
 
 class _Seen:

@@ -186,3 +186,17 @@ def _log_odds(model: LoadedBase, text: str) -> float:
     adapted = scores()
     with model.model.disable_adapter():
         return float(adapted - scores())
+
+
+@pytest.mark.parametrize("last", [0, 1, 3])
+def test_no_layer_above_the_last_wanted_boundary_is_run(llama, last):
+    base, model = open_base(llama), loaded(llama)
+    (batch,) = pair_batches(model, model, TEXTS)
+    ran = []
+    for number, path in enumerate(layer_paths(base)):
+        model.model.get_submodule(path).register_forward_pre_hook(lambda *_, number=number: ran.append(number))
+    found = respond(model, batch.source, layers=layer_paths(base), boundaries=[last])
+    assert ran == list(range(max(last, 1)))
+    assert torch.equal(
+        found.boundaries[last], respond(model, batch.source, layers=layer_paths(base)).boundaries[last]
+    )
