@@ -10,7 +10,7 @@ from prefect import get_run_logger, task
 from cross_lora_core.adapters import local_adapter
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import BaseToLoad, loaded_bases
-from cross_lora_core.fitting import EffectFit, EffectSide, fit_effect
+from cross_lora_core.fitting import EffectFit, EffectOptions, EffectSide, fit_effect
 from cross_lora_core.migration import (
     BaseRef,
     Plan,
@@ -64,7 +64,7 @@ def _fit(plan: Plan, item: PlannedItem, group: LayerGroup, device: torch.device)
             read_probes(plan.source, item.adapter.digest, plan.spec.probes),
             plan.landings_in(item, group),
             _below(plan, item, group),
-            plan.spec.fit_rank,
+            EffectOptions(rank=plan.spec.fit_rank),
         )
 
 

@@ -3,7 +3,15 @@
 Apart from `migration`, because whoever only plans, receives or reports should not load transformers and PEFT.
 """
 
-from cross_lora_core.fitting.effect import EffectFit, EffectSide, fit_effect
+from cross_lora_core.fitting.effect import EffectFit, EffectOptions, EffectSide, fit_effect
 from cross_lora_core.fitting.maps import PairMoments, fit_maps, pair_moments
 
-__all__ = ["EffectFit", "EffectSide", "PairMoments", "fit_effect", "fit_maps", "pair_moments"]
+__all__ = [
+    "EffectFit",
+    "EffectOptions",
+    "EffectSide",
+    "PairMoments",
+    "fit_effect",
+    "fit_maps",
+    "pair_moments",
+]

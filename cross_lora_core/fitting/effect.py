@@ -33,9 +33,8 @@ from cross_lora_core.responses import (
     with_updates,
 )
 
-__all__ = ["EffectFit", "EffectSide", "fit_effect"]
+__all__ = ["EffectFit", "EffectOptions", "EffectSide", "fit_effect"]
 
-RIDGE, MAP_RIDGE = 0.1, 0.01
 HELD_OUT = 4
 """Every so many-th string is held out of the fit; update strengths are chosen on it."""
 
@@ -48,6 +47,21 @@ class EffectSide:
 
     base: BaseModel
     loaded: LoadedBase
+
+
+@dataclass(frozen=True)
+class EffectOptions:
+    """How updates are fitted.
+
+    Attributes:
+        rank: of each update.
+        ridge: of the updates, in units of the mean diagonal of their inputs' second moments.
+        map_ridge: of the maps between residual streams, likewise.
+    """
+
+    rank: int = 16
+    ridge: float = 0.1
+    map_ridge: float = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +84,7 @@ def fit_effect(
     strings: Sequence[str],
     landings: Sequence[Landing],
     below: Mapping[_Key, LoraFactors],
-    rank: int,
+    options: EffectOptions,
 ) -> EffectFit:
     """Fit the updates of consecutive target layers.
 
@@ -81,7 +95,7 @@ def fit_effect(
         strings: what both are run on.
         landings: consecutive ones of `effect_landings`.
         below: updates of every layer below the first of them.
-        rank: of the updates.
+        options: how.
 
     Raises:
         ValueError: the strings have no position both tokenisations share.
@@ -89,9 +103,9 @@ def fit_effect(
     batches = tuple(pair_batches(source.loaded, target.loaded, strings))
     if not batches:
         raise ValueError("expected strings with positions that both tokenisations share")
-    stream = _wanted(source, target, adapter, batches, landings)
+    stream = _wanted(source, target, adapter, batches, landings, options.map_ridge)
     held_out = torch.cat([_held_out(batch.target) for batch in batches]).to(target.loaded.device)
-    projected = _walk(target, [one.target for one in batches], landings, stream, held_out, below, rank)
+    projected = _walk(target, [one.target for one in batches], landings, stream, held_out, below, options)
     return EffectFit(projected, len(held_out))
 
 
@@ -109,6 +123,7 @@ def _wanted(
     adapter: Path,
     batches: Sequence[PairedBatch],
     landings: Sequence[Landing],
+    map_ridge: float,
 ) -> dict[int, _Aim]:
     """By target layer, what its end should become."""
     ours = [one.source_layer + 1 for one in landings]
@@ -121,7 +136,7 @@ def _wanted(
     for one in landings:
         plain, rows = before[one.source_layer + 1], theirs[one.target_layer + 1]
         weights = 1.0 / rows.pow(2).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
-        M = _residual_map(plain[fitted], rows[fitted], weights[fitted])
+        M = _residual_map(plain[fitted], rows[fitted], weights[fitted], map_ridge)
         change = (after[one.source_layer + 1] - plain) @ M.T
         aims[one.target_layer] = _Aim(rows + change, weights)
     return aims
@@ -133,11 +148,11 @@ def _boundaries(side: EffectSide, batches: Sequence[TokenBatch], wanted: Sequenc
     return {number: torch.cat([one[number] for one in found]) for number in set(wanted)}
 
 
-def _residual_map(ours: Tensor, theirs: Tensor, weights: Tensor) -> Tensor:
+def _residual_map(ours: Tensor, theirs: Tensor, weights: Tensor, ridge: float) -> Tensor:
     """M of the two streams about their means, float32 [d_t, d_s]."""
     moments = Moments(ours.shape[1], theirs.shape[1], ours.device)
     moments.add(ours - ours.mean(0), theirs - theirs.mean(0), weights)
-    return algebra.ridge_map(moments, MAP_RIDGE).float()
+    return algebra.ridge_map(moments, ridge).float()
 
 
 def _held_out(batch: TokenBatch) -> Tensor:
@@ -152,7 +167,7 @@ def _walk(
     aims: Mapping[int, _Aim],
     held_out: Tensor,
     below: Mapping[_Key, LoraFactors],
-    rank: int,
+    options: EffectOptions,
 ) -> dict[_Key, Projected]:
     """Layer by layer from the bottom: look, fit what is missing, put it in place, go on."""
     loaded, base = target.loaded, target.base
@@ -167,7 +182,7 @@ def _walk(
         _, gain = base.read_gains(*key)
         fit = algebra.fit_writer(
             run.inputs, run.outputs, aim.stream - run.stream, aim.weights, held_out,
-            gain=None if gain is None else gain.to(loaded.device), rank=rank, ridge=RIDGE,
+            gain=None if gain is None else gain.to(loaded.device), rank=options.rank, ridge=options.ridge,
         )  # fmt: skip
         with with_updates(loaded, {module: fit.update}):
             frontier.advance()

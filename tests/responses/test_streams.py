@@ -194,7 +194,9 @@ def test_no_layer_above_the_last_wanted_boundary_is_run(llama, last):
     (batch,) = pair_batches(model, model, TEXTS)
     ran = []
     for number, path in enumerate(layer_paths(base)):
-        model.model.get_submodule(path).register_forward_pre_hook(lambda *_, number=number: ran.append(number))
+        model.model.get_submodule(path).register_forward_pre_hook(
+            lambda *_, number=number: ran.append(number)
+        )
     found = respond(model, batch.source, layers=layer_paths(base), boundaries=[last])
     assert ran == list(range(max(last, 1)))
     assert torch.equal(
