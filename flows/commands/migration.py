@@ -36,7 +36,9 @@ Adapters = Annotated[
         help="Adapter folder or folder of such, here or on S3, or registered name; default: all registered",
     ),
 ]
-MethodName = Literal["auto", "effect", "cross-lora", "copy", "interpolate", "subspace", "subspace+null"]
+MethodName = Literal[
+    "auto", "effect", "cross-lora", "probe", "copy", "interpolate", "subspace", "subspace+null"
+]
 MethodOption = Annotated[
     MethodName,
     typer.Option("--method", help="How updates are carried over; auto tries several and takes the best"),
