@@ -10,7 +10,7 @@ import os
 
 import typer
 
-from flows.commands import adapter, base, catalog, deploy, migration, promotion, sweep, webhook
+from flows.commands import adapter, base, catalog, deploy, evaluation, migration, promotion, sweep, webhook
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,7 @@ app.command("plan")(migration.plan)
 app.command("migrate")(migration.migrate)
 app.command("status")(migration.status)
 app.command("report")(migration.report)
+app.command("evaluate")(evaluation.evaluate)
 app.command("sweep")(sweep.sweep)
 app.command("promote")(promotion.promote)
 app.command("rollback")(promotion.rollback)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,19 +25,16 @@ from cross_lora_core.evaluation import (
     Decision,
     EvaluationRow,
     Evidence,
-    LoadedBase,
     Losses,
     check_function,
-    dataset_digest,
     decide,
-    loaded_base,
     read_rows,
-    row_losses,
 )
-from cross_lora_core.migration import BaseRef, ItemOutcome, Method, Plan, PlannedItem, content_digest
-from cross_lora_core.models import BaseModel, LinearSpec, local_base
+from cross_lora_core.migration import ItemOutcome, Method, Plan, PlannedItem, content_digest
+from cross_lora_core.models import BaseModel, LinearSpec
 from cross_lora_core.settings import Settings, load_settings
-from tasks.device_slots import DEVICE_TAG, device_slot, torch_device
+from tasks.device_slots import DEVICE_TAG, device_slot
+from tasks.evaluate_adapter import base_in_memory, measured_losses
 from tasks.outcomes import outcome_of
 from tasks.plan_migration import PreparedItem
 from tasks.publish_adapter import Published, projected_modules
@@ -90,16 +86,12 @@ def _gather(plan: Plan, item: PlannedItem, folder: Path, settings: Settings) -> 
     copied = plan.spec.method is Method.COPY
     if structure.problems:
         return Evidence(structure.problems, None, None, copied, same_base)
-    with _loaded(item.target, settings) as loaded:
+    with base_in_memory(item.target, settings) as loaded:
         check = check_function(loaded, folder)
-    rows = read_rows(item.adapter.evaluation) if item.adapter.evaluation and check.changed else ()
+    telling = check.changed and check.landing.complete
+    rows = read_rows(item.adapter.evaluation) if item.adapter.evaluation and telling else ()
     losses = _losses(plan, item, folder, rows, settings) if rows else None
     return Evidence((), check, losses, copied, same_base)
-
-
-def _loaded(base: BaseRef, settings: Settings) -> AbstractContextManager[LoadedBase]:
-    folder = local_base(base.location, base.digest)
-    return loaded_base(folder, base.digest, getattr(torch, settings.evaluation_dtype), torch_device())
 
 
 def _losses(
@@ -113,12 +105,12 @@ def _losses(
     _write_control(folder, target, dtype, zero_folder, _zero_control)
     original = local_adapter(item.adapter.location, item.adapter.digest)
     return Losses(
-        target=_measured(item.target, None, rows, settings),
-        zero=_measured(item.target, zero_folder, rows, settings),
-        random=_measured(item.target, random_folder, rows, settings),
-        migrated=_measured(item.target, folder, rows, settings),
-        source=_measured(plan.source, None, rows, settings),
-        source_adapter=_measured(plan.source, original, rows, settings),
+        target=measured_losses(item.target, None, rows, settings),
+        zero=measured_losses(item.target, zero_folder, rows, settings),
+        random=measured_losses(item.target, random_folder, rows, settings),
+        migrated=measured_losses(item.target, folder, rows, settings),
+        source=measured_losses(plan.source, None, rows, settings),
+        source_adapter=measured_losses(plan.source, original, rows, settings),
     )
 
 
@@ -154,22 +146,6 @@ def _without_padding(update: LoraFactors) -> LoraFactors:
     """Without the rows and columns of zeros that brought it to the rank written; one stays."""
     used = int(update.lora_A.any(dim=1).sum()) or 1
     return LoraFactors(update.lora_A[:used], update.lora_B[:, :used], update.scaling)
-
-
-def _measured(
-    base: BaseRef, adapter: Path | None, rows: tuple[EvaluationRow, ...], settings: Settings
-) -> list[float]:
-    digest = read_adapter(adapter).digest if adapter else ""
-    key = (base.digest, digest, dataset_digest(rows), settings.evaluation_dtype)
-    with open_catalog().begin() as work:
-        found = work.evaluation(*key)
-    if found is not None:
-        return found.losses
-    with _loaded(base, settings) as loaded, loaded.with_adapter(adapter):
-        losses = row_losses(loaded, rows)
-    with open_catalog().begin() as work:
-        work.add_evaluation(*key, losses)
-    return losses
 
 
 def register_verdict(

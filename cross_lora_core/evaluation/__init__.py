@@ -5,10 +5,13 @@ with loaded_base(folder, digest, dtype, device) as loaded:
     with loaded.with_adapter(adapter):
         losses = row_losses(loaded, rows)              # nats per character
 decide(Evidence(problems, check, Losses(...)))         # migrated? says why
+figures(rows, losses, losses_of_the_base)              # means, standard errors, intervals
 choose({"copy": Evidence(...), "cross-lora": ...})     # the best of several, or needs_retraining
 """
 
+from cross_lora_core.evaluation.choices import each_choice
 from cross_lora_core.evaluation.choosing import Choice, choose
+from cross_lora_core.evaluation.figures import Figures, Mean, figures
 from cross_lora_core.evaluation.function import PROBES, FunctionCheck, check_function
 from cross_lora_core.evaluation.loading import BaseToLoad, Landing, LoadedBase, loaded_base, loaded_bases
 from cross_lora_core.evaluation.losses import row_losses
@@ -30,17 +33,21 @@ __all__ = [
     "Decision",
     "EvaluationRow",
     "Evidence",
+    "Figures",
     "FunctionCheck",
     "GapRecovered",
     "Interval",
     "Landing",
     "LoadedBase",
     "Losses",
+    "Mean",
     "Verdict",
     "check_function",
     "choose",
     "dataset_digest",
     "decide",
+    "each_choice",
+    "figures",
     "gap_recovered",
     "loaded_base",
     "loaded_bases",

@@ -41,6 +41,11 @@ class Landing:
     landed: int
     untouched: int
 
+    @property
+    def complete(self) -> bool:
+        """Whether the model has what the file has: all of it, and nothing else."""
+        return self.landed == self.expected and not self.untouched
+
 
 class LoadedBase:
     """A base model and its tokenizer, in evaluation mode.

@@ -128,7 +128,7 @@ def decide(evidence: Evidence, *, confidence: float = 0.99, minimum_rows: int = 
     if evidence.problems:
         return Decision(Verdict.failed, "structure: " + "; ".join(evidence.problems))
     check = evidence.function
-    if check is None or check.landing.landed != check.landing.expected or check.landing.untouched:
+    if check is None or not check.landing.complete:
         return Decision(Verdict.failed, _landing_reason(check))
     undefined = _undefined(check, evidence.losses)
     if undefined:

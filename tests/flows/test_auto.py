@@ -137,7 +137,7 @@ def test_a_second_run_tries_nothing_again_and_another_ladder_is_another_migratio
     with monkeypatch.context() as patched:
         for name in ("factorize_base.factorize_layers", "project_adapter.project_landings"):
             patched.setattr(f"tasks.{name}", never)
-        patched.setattr("tasks.validate_adapter.row_losses", never)
+        patched.setattr("tasks.evaluate_adapter.row_losses", never)
         patched.setattr("cross_lora_core.migration.similarity.algebra.row_cosines", never)
         assert migrate_fleet(request) == first
     monkeypatch.setattr("cross_lora_core.migration.ladder.DATA_FREE", (Method.INTERPOLATE,))

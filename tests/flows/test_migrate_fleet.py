@@ -95,7 +95,7 @@ def test_a_second_run_finds_everything_and_changes_nothing(fleet, home, monkeypa
         "project_adapter.project_landings",
     ):
         monkeypatch.setattr(f"tasks.{name}", never)
-    monkeypatch.setattr("tasks.validate_adapter.row_losses", never)
+    monkeypatch.setattr("tasks.evaluate_adapter.row_losses", never)
     second = migrate_fleet(request)
     assert (second.items, second.migration) == (first.items, first.migration)
     assert stored_files(home) == before

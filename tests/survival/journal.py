@@ -28,18 +28,18 @@ def install() -> None:
 
     What is stored under a key is noted by its key, an adapter that is assembled by its name, an evaluation as such.
     """
+    import tasks.evaluate_adapter
     import tasks.project_adapter
     import tasks.publish_adapter
     import tasks.sharing
-    import tasks.validate_adapter
 
     for module in (tasks.sharing, tasks.project_adapter):
         module.put_once = _noting_what_is_written(module.put_once)
-    write_adapter, row_losses = tasks.publish_adapter.write_adapter, tasks.validate_adapter.row_losses
+    write_adapter, row_losses = tasks.publish_adapter.write_adapter, tasks.evaluate_adapter.row_losses
     tasks.publish_adapter.write_adapter = lambda *arguments, **options: _noting(
         f"publish {options['provenance']['adapter']}", write_adapter
     )(*arguments, **options)
-    tasks.validate_adapter.row_losses = _noting("evaluate", row_losses)
+    tasks.evaluate_adapter.row_losses = _noting("evaluate", row_losses)
 
 
 def _noting_what_is_written(put_once: Callable[..., Any]) -> Callable[..., Any]:
