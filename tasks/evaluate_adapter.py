@@ -15,6 +15,7 @@ from cross_lora_core.evaluation import (
     Landing,
     LoadedBase,
     dataset_digest,
+    environment,
     loaded_base,
     row_losses,
 )
@@ -36,7 +37,7 @@ def base_in_memory(base: BaseRef, settings: Settings) -> AbstractContextManager[
 def measured_losses(
     base: BaseRef, adapter: Path | None, rows: Sequence[EvaluationRow], settings: Settings
 ) -> list[float]:
-    """Loss of each row, in nats per character, taken from the catalog if it was measured before.
+    """Loss of each row, in nats per character, from the catalog if it was measured here or alike before.
 
     Args:
         base: the model.
@@ -49,7 +50,8 @@ def measured_losses(
         ConfigurationError: a completion is longer than the model can read.
     """
     digest = read_adapter(adapter).digest if adapter else ""
-    key = (base.digest, digest, dataset_digest(rows), settings.evaluation_dtype)
+    where = environment(torch_device())
+    key = (base.digest, digest, dataset_digest(rows), settings.evaluation_dtype, where)
     with open_catalog().begin() as work:
         found = work.evaluation(*key)
     if found is not None:

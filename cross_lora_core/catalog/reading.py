@@ -204,15 +204,16 @@ class Reader:
         return self._session.scalar(chosen.order_by(*order).limit(1))
 
     def evaluation(
-        self, base_digest: str, adapter_digest: str, dataset_digest: str, dtype: str
+        self, base_digest: str, adapter_digest: str, dataset_digest: str, dtype: str, environment: str
     ) -> EvaluationRecord | None:
-        """Losses that were measured before."""
+        """Losses that were measured before, in the same environment."""
         row = self._session.scalar(
             select(EvaluationRow).where(
                 EvaluationRow.base_digest == base_digest,
                 EvaluationRow.adapter_digest == adapter_digest,
                 EvaluationRow.dataset_digest == dataset_digest,
                 EvaluationRow.dtype == dtype,
+                EvaluationRow.environment == environment,
             )
         )
         return record_of(EvaluationRecord, row) if row else None

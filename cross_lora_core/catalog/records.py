@@ -140,12 +140,16 @@ class MeasureRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """Losses in nats per character; `adapter_digest` is empty for the base alone."""
+    """Losses in nats per character; `adapter_digest` is empty for the base alone.
+
+    `environment` is what measured them; empty for those of before it was kept.
+    """
 
     base_digest: str
     adapter_digest: str
     dataset_digest: str
     dtype: str
+    environment: str
     rows: int
     mean_loss: float
     losses: list[float]

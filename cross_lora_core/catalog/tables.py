@@ -220,15 +220,18 @@ class MeasureRow(Table):
 
 
 class EvaluationRow(Table):
-    """Losses of one base, with an adapter or none, on one evaluation file."""
+    """Losses of one base, with an adapter or none, on one evaluation file, measured in one environment."""
 
     __tablename__ = "evaluations"
-    __table_args__ = (UniqueConstraint("base_digest", "adapter_digest", "dataset_digest", "dtype"),)
+    __table_args__ = (
+        UniqueConstraint("base_digest", "adapter_digest", "dataset_digest", "dtype", "environment"),
+    )
 
     base_digest: Mapped[str] = mapped_column(String(64))
     adapter_digest: Mapped[str] = mapped_column(String(64))
     dataset_digest: Mapped[str] = mapped_column(String(64))
     dtype: Mapped[str] = mapped_column(String(20))
+    environment: Mapped[str] = mapped_column(String(200))
     rows: Mapped[int]
     mean_loss: Mapped[float]
     losses: Mapped[list[float]] = mapped_column(_Json)

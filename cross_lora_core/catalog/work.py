@@ -225,7 +225,13 @@ class Work(Promoter, Leaser, Starter, Receiver):
             self._insert_or_find(MeasureRow, key, values)
 
     def add_evaluation(
-        self, base_digest: str, adapter_digest: str, dataset_digest: str, dtype: str, losses: Sequence[float]
+        self,
+        base_digest: str,
+        adapter_digest: str,
+        dataset_digest: str,
+        dtype: str,
+        environment: str,
+        losses: Sequence[float],
     ) -> None:
         """Record losses, in nats per character by row."""
         key = {
@@ -233,6 +239,7 @@ class Work(Promoter, Leaser, Starter, Receiver):
             "adapter_digest": adapter_digest,
             "dataset_digest": dataset_digest,
             "dtype": dtype,
+            "environment": environment,
         }
         mean = sum(losses) / len(losses)
         self._insert_or_find(

@@ -11,6 +11,7 @@ choose({"copy": Evidence(...), "cross-lora": ...})     # the best of several, or
 
 from cross_lora_core.evaluation.choices import each_choice
 from cross_lora_core.evaluation.choosing import Choice, choose
+from cross_lora_core.evaluation.environment import environment
 from cross_lora_core.evaluation.figures import Figures, Mean, figures
 from cross_lora_core.evaluation.function import PROBES, FunctionCheck, check_function
 from cross_lora_core.evaluation.loading import BaseToLoad, Landing, LoadedBase, loaded_base, loaded_bases
@@ -47,6 +48,7 @@ __all__ = [
     "dataset_digest",
     "decide",
     "each_choice",
+    "environment",
     "figures",
     "gap_recovered",
     "loaded_base",

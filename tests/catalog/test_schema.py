@@ -67,11 +67,20 @@ def test_every_earlier_schema_is_brought_up_to_date_with_its_rows(url: str):
                 )
                 insert = f"INSERT INTO factor_sets ({names}, rank, seconds, created_at) VALUES {row}"
                 connection.execute(text(insert))
+                row = "('b', '', 'd', 'float32', 2, 1.5, '[1.0, 2.0]', '2026-01-01')"
+                names = (
+                    "base_digest, adapter_digest, dataset_digest, dtype, rows, mean_loss, losses, created_at"
+                )
+                connection.execute(text(f"INSERT INTO evaluations ({names}) VALUES {row}"))
         engine.dispose()
     catalog = Catalog.open(url)
     with catalog.begin() as work:
         (kept,) = work.factor_sets_of("b")
         assert (kept.store_key, kept.seconds) == ("k", 1.5)
+        measured = work.evaluation("b", "", "d", "float32", "")
+        assert measured is not None
+        assert measured.losses == [1.0, 2.0]
+        assert work.evaluation("b", "", "d", "float32", "cpu") is None
     catalog.close()
     test_tables_and_schema_versions_agree(catalog, url)
 

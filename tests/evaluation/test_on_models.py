@@ -18,6 +18,7 @@ from cross_lora_core.evaluation import (
     Verdict,
     check_function,
     decide,
+    environment,
     loaded_base,
     row_losses,
 )
@@ -224,3 +225,11 @@ def test_undefined_scores_are_no_verdict(base: Path, tmp_path: Path):
     decision = decide(Evidence((), check, None))
     assert decision.verdict is Verdict.failed
     assert "not finite" in decision.reason
+
+
+def test_the_environment_names_device_and_versions():
+    named = environment(CPU)
+    assert named.startswith("cpu, torch ")
+    assert torch.__version__.split("+")[0] in named
+    assert "transformers 5" in named
+    assert environment(torch.device("cuda", 1)) == named.replace("cpu", "cuda", 1)

@@ -96,6 +96,18 @@ def test_what_was_measured_is_not_run_again(base, adapters, rows, monkeypatch):
         run(*arguments, "--adapter", adapters / "strong").exit_code  # noqa: B018
 
 
+def test_what_another_environment_measured_is_not_reused(base, rows, monkeypatch):
+    answer("--base", base, "--rows", rows)
+    counted = []
+    monkeypatch.setattr("tasks.evaluate_adapter.environment", lambda device: f"{device.type}, torch 9")
+    monkeypatch.setattr(
+        "tasks.evaluate_adapter.row_losses", lambda *given: counted.append(1) or row_losses(*given)
+    )
+    for _ in range(2):
+        answer("--base", base, "--rows", rows)
+    assert len(counted) == 1
+
+
 def answers(tmp_path: Path, base: Path, adapter: Path) -> Path:
     """Rows that an adapter makes likelier: on each, the completion of several that it gains most on."""
     lines = []
