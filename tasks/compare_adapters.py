@@ -74,24 +74,18 @@ def compare_adapters(
     rows, settings = read_rows(rows_file)[:limit], load_settings()
     model, named, reference = _found(base, adapters, trained)
     losses = _all_losses(model, named, rows, tell)
-    alone, known = losses[None], losses[reference] if reference else None
-    results = [
-        ComparedAdapter(
-            one.name if one else None,
-            one.location if one else None,
-            one is not None and one == reference,
-            figures(
-                rows,
-                found,
-                alone if one else None,
-                known if one and one != reference else None,
-                confidence=settings.confidence,
-                seed=settings.seed,
-            ),
-        )
-        for one, found in losses.items()
-    ]
-    return Comparison(model.name, model.digest, rows_file, len(rows), settings.confidence, tuple(results))
+    known = losses[reference] if reference else None
+    level = settings.confidence
+
+    def judged(found: list[float], alone: list[float] | None, best: list[float] | None) -> Figures:
+        return figures(rows, found, alone, best, confidence=level, seed=settings.seed)
+
+    results = [ComparedAdapter(None, None, False, judged(losses[None], None, None))]
+    for one in named:
+        trained_here = one == reference
+        found = judged(losses[one], losses[None], None if trained_here else known)
+        results.append(ComparedAdapter(one.name, one.location, trained_here, found))
+    return Comparison(model.name, model.digest, rows_file, len(rows), level, tuple(results))
 
 
 def _all_losses(

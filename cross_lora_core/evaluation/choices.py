@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
@@ -21,7 +22,7 @@ def right_losses(rows: Sequence[EvaluationRow], losses: Sequence[float]) -> list
 
 
 def hits(rows: Sequence[EvaluationRow], losses: Sequence[float]) -> list[float]:
-    """1 where the likeliest choice is the right one and else 0, for each row that has choices.
+    """1 where the likeliest choice is the right one, else 0 (undefined losses too), of each row with choices.
 
     Args:
         rows: as they were read.
@@ -39,10 +40,15 @@ def _hits(
     rows: Sequence[EvaluationRow], losses: Sequence[float], cost: Callable[[str, float], float]
 ) -> list[float]:
     return [
-        float(min(zip(row.choices, own, strict=True), key=lambda one: cost(*one))[0] == row.completion)
+        float(all(map(math.isfinite, own)) and _cheapest(row.choices, own, cost) == row.completion)
         for row, own in _by_row(rows, losses)
         if row.choices
     ]
+
+
+def _cheapest(texts: Sequence[str], losses: Sequence[float], cost: Callable[[str, float], float]) -> str:
+    text, _ = min(zip(texts, losses, strict=True), key=lambda one: cost(*one))
+    return text
 
 
 def _completions(row: EvaluationRow) -> tuple[str, ...]:

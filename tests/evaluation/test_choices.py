@@ -91,6 +91,11 @@ def test_spaces_before_a_choice_do_not_count_in_its_length():
     assert figures([row], [0.5, 0.6]).accuracy.mean == 1.0
 
 
+def test_an_undefined_loss_is_no_right_answer():
+    for losses in ([float("nan"), 0.5], [0.5, float("nan")], [float("nan")] * 2):
+        assert figures([EvaluationRow("p", "a", ("a", "b"))], losses).accuracy.mean == 0.0
+
+
 def test_a_file_without_choices_has_no_accuracy():
     found = figures([EvaluationRow("p", "x")] * 2, [1.0, 2.0], [2.0, 3.0])
     assert found.accuracy is None
