@@ -48,10 +48,10 @@ def _show(found: Comparison) -> None:
     columns |= {name: {"justify": "right", "no_wrap": True} for name in _columns(found)}
     rows = [[_name(one), *_columns(found, one.figures).values()] for one in found.results]
     print_table(columns, rows, title=f"{plain(found.base)} on {found.rows} rows of {plain(found.rows_file)}")
-    say(
-        "\nloss:        nats per character, with its standard error\n"
-        f"improvement: fall of the loss against the base alone, with its {found.confidence:.0%} interval"
-    )
+    say("\nloss:        nats per character, with its standard error")
+    if len(found.results) > 1:
+        level = f"{100 * found.confidence:g} %"
+        say(f"improvement: fall of the loss against the base alone, with its {level} interval")
     for one in found.results:
         if one.trained:
             say(f"gap:         what {_name(one)}, trained on this base, gains")
