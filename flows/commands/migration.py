@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -200,22 +201,9 @@ def _run(request: MigrationRequest) -> MigrationOutcome:
 
 def show_outcome(outcome: MigrationOutcome) -> None:
     """Print the verdict table, where the adapters are and where the report is."""
-    rows = [
-        [
-            plain(one.adapter),
-            plain(one.target),
-            verdict_text(one.verdict),
-            one.method or "–",
-            f"{one.modules_landed} of {one.modules_expected}",
-            *_figures(one),
-        ]
-        for one in outcome.items
-    ]
-    columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {"overflow": "fold"}}
-    columns |= {"verdict": {"no_wrap": True}, "method": {"no_wrap": True}}
-    columns |= {"modules": {"justify": "right", "no_wrap": True}}
-    title = f"Migration {outcome.migration}: {outcome.source}, method {outcome.method}"
-    print_table(columns | _FIGURES, rows, title=title)
+    targets = dict.fromkeys(plain(one.target) for one in outcome.items)
+    title = f"Migration {outcome.migration}: {outcome.source} → {', '.join(targets)}, method {outcome.method}"
+    _print_columns([_cells(one, outcome) for one in outcome.items], title)
     say("")
     _show_candidates(outcome)
     for one in outcome.items:
@@ -232,31 +220,56 @@ def show_outcome(outcome: MigrationOutcome) -> None:
         say(f"report:      {outcome.report}")
 
 
-_FIGURES: dict[str, dict[str, Any]] = {
-    name: {"justify": "right", "no_wrap": True} for name in ("improvement", "random", "recovered")
-}
+def _cells(one: ItemOutcome, outcome: MigrationOutcome) -> dict[str, str]:
+    """A row by header; what is the same in every row is in the title, `random` beside each method tried."""
+    figures = _figures(one)
+    if outcome.method == "auto":
+        figures = {"method": one.method or "–"} | figures
+        del figures["random"]
+    return (
+        {"adapter": plain(one.adapter)}
+        | ({"target": plain(one.target)} if _several_targets(outcome) else {})
+        | {"verdict": verdict_text(one.verdict), "modules": f"{one.modules_landed} of {one.modules_expected}"}
+        | figures
+    )
 
 
-def _figures(one: ItemOutcome | CandidateOutcome) -> list[str]:
-    return [
-        "–" if one.improvement is None else f"{one.improvement:+.4f}",
-        "–" if one.random is None else f"{one.random:+.4f}",
-        "–" if one.recovered is None else f"{one.recovered:+.1%}",
-    ]
+def _several_targets(outcome: MigrationOutcome) -> bool:
+    return len({one.target for one in outcome.items}) > 1
+
+
+def _figures(one: ItemOutcome | CandidateOutcome) -> dict[str, str]:
+    return {
+        "improvement": "–" if one.improvement is None else f"{one.improvement:+.4f}",
+        "random": "–" if one.random is None else f"{one.random:+.4f}",
+        "recovered": "–" if one.recovered is None else f"{one.recovered:+.1%}",
+    }
+
+
+def _print_columns(rows: Sequence[Mapping[str, str]], title: str = "") -> None:
+    """A table of rows with the same headers; names fold where the terminal is narrow, figures never."""
+    columns: dict[str, dict[str, Any]] = {
+        header: {"overflow": "fold"} if header in ("adapter", "target") else {"no_wrap": True}
+        for header in (rows[0] if rows else ())
+    }
+    for header in columns.keys() & {"modules", "improvement", "random", "recovered"}:
+        columns[header]["justify"] = "right"
+    print_table(columns, [list(row.values()) for row in rows], title=title)
 
 
 def _show_candidates(outcome: MigrationOutcome) -> None:
     """What each method did for each adapter, where several were tried."""
     rows = [
-        [plain(one.adapter), plain(one.target), tried.method, verdict_text(tried.verdict), *_figures(tried)]
+        {"adapter": plain(one.adapter)}
+        | ({"target": plain(one.target)} if _several_targets(outcome) else {})
+        | {"tried": tried.method, "alone": verdict_text(tried.verdict)}
+        | _figures(tried)
         for one in outcome.items
         for tried in one.candidates
         if len(one.candidates) > 1
     ]
     if rows:
-        columns: dict[str, dict[str, Any]] = {"adapter": {"overflow": "fold"}, "target": {"overflow": "fold"}}
-        columns |= {"tried": {"no_wrap": True}, "alone": {"no_wrap": True}}
-        print_table(columns | _FIGURES, rows)
+        _print_columns(rows)
         say("")
 
 
