@@ -72,13 +72,7 @@ def _from_anywhere(jobs: Sequence[_Job]) -> list[_Job]:
 
 def _submit_alignments(plan: Plan, factors: GroupFutures) -> GroupFutures:
     """One task run per (pair of bases, target layer group) of every method that aligns."""
-    jobs = [
-        (rung, target, group)
-        for rung in plan.rung_plans
-        if rung.spec.needs.alignment
-        for target in rung.targets
-        for group in target.groups
-    ]
+    jobs = plan.paired_groups(lambda needs: needs.alignment)
     current_listener().expect("align", len(jobs))
     return {
         _alignment_key(rung, target, group): watched(
@@ -98,13 +92,7 @@ def _alignment_key(plan: Plan, target: PlannedTarget, group: LayerGroup) -> str:
 
 def _submit_maps(plan: Plan) -> GroupFutures:
     """One task run per (pair of bases, target layer group) of the method that maps responses."""
-    jobs = [
-        (rung, target, group)
-        for rung in plan.rung_plans
-        if rung.spec.needs.maps
-        for target in rung.targets
-        for group in target.groups
-    ]
+    jobs = plan.paired_groups(lambda needs: needs.maps)
     current_listener().expect("map", len(jobs))
     return {
         _maps_key(rung, target, group): watched(

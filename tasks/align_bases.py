@@ -11,7 +11,6 @@ from torch import Tensor
 from cross_lora_core.migration import (
     BaseRef,
     FactorSource,
-    Landing,
     PlannedTarget,
     TransferSpec,
     align_landings,
@@ -42,7 +41,7 @@ def align_group(
 
     def write(path: Path) -> None:
         bases = open_ref(source), open_ref(target.base)
-        landings = _all_landings(target, group, bases)
+        landings = target.shared_landings(group, *bases)
         with device_slot() as device:
             ours, theirs = factor_reader(factors.source, device), factor_reader(factors.target, device)
             assert ours is not None
@@ -52,15 +51,6 @@ def align_group(
 
     stored, _ = put_shared(alignment_key(source, target.base, spec, group.first, group.last), write)
     return stored
-
-
-def _all_landings(
-    target: PlannedTarget, group: LayerGroup, bases: tuple[BaseModel, BaseModel]
-) -> list[Landing]:
-    """Every role both bases have: the whole fleet shares the alignment, whatever its adapters touch."""
-    shared = [role for role in bases[1].roles if role in bases[0].roles]
-    layers = range(group.first, group.last + 1)
-    return [Landing(layer, target.layer_map[layer], role) for layer in layers for role in shared]
 
 
 def _anchor(bases: tuple[BaseModel, BaseModel], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -9,18 +9,17 @@ from prefect import get_run_logger, task
 
 from cross_lora_core.adapters import local_adapter
 from cross_lora_core.algebra import LoraFactors
-from cross_lora_core.evaluation import BaseToLoad, loaded_bases
 from cross_lora_core.fitting import EffectFit, EffectOptions, EffectSide, fit_effect
 from cross_lora_core.migration import (
-    BaseRef,
     Plan,
     PlannedItem,
     projection_key,
     read_projections,
     write_projections,
 )
-from cross_lora_core.models import LayerGroup, Role, local_base
+from cross_lora_core.models import LayerGroup, Role
 from cross_lora_core.storage import StoredObject
+from tasks.bases_in_memory import bases_in_memory
 from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
 from tasks.sample_probes import read_probes
@@ -56,7 +55,7 @@ def _key(plan: Plan, item: PlannedItem, group: LayerGroup) -> str:
 
 
 def _fit(plan: Plan, item: PlannedItem, group: LayerGroup, device: torch.device) -> EffectFit:
-    with loaded_bases(_wanted(plan.source, device), _wanted(item.target, device)) as (ours, theirs):
+    with bases_in_memory(plan.source, item.target, device=device) as (ours, theirs):
         return fit_effect(
             EffectSide(open_ref(plan.source), ours),
             EffectSide(open_ref(item.target), theirs),
@@ -66,10 +65,6 @@ def _fit(plan: Plan, item: PlannedItem, group: LayerGroup, device: torch.device)
             _below(plan, item, group),
             EffectOptions(rank=plan.spec.fit_rank),
         )
-
-
-def _wanted(base: BaseRef, device: torch.device) -> BaseToLoad:
-    return BaseToLoad(local_base(base.location, base.digest), base.digest, torch.float32, device)
 
 
 def _below(plan: Plan, item: PlannedItem, group: LayerGroup) -> dict[tuple[int, Role], LoraFactors]:

@@ -7,20 +7,19 @@ from pathlib import Path
 import torch
 from prefect import get_run_logger, task
 
-from cross_lora_core.evaluation import BaseToLoad, loaded_bases
 from cross_lora_core.fitting import fit_maps, pair_moments
 from cross_lora_core.migration import (
     BaseRef,
-    Landing,
     ModuleMaps,
     PlannedTarget,
     TransferSpec,
     maps_key,
     write_maps,
 )
-from cross_lora_core.models import BaseModel, LayerGroup, Role, local_base
+from cross_lora_core.models import LayerGroup, Role
 from cross_lora_core.responses import ProbeKind, probe_strings
 from cross_lora_core.storage import StoredObject
+from tasks.bases_in_memory import bases_in_memory
 from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.runtime import TASK_OPTIONS, open_ref
 from tasks.sharing import put_shared
@@ -52,8 +51,8 @@ def _fit(
     source: BaseRef, target: PlannedTarget, group: LayerGroup, spec: TransferSpec, device: torch.device
 ) -> dict[tuple[int, Role], ModuleMaps]:
     bases = open_ref(source), open_ref(target.base)
-    landings, probes = _all_landings(target, group, bases), spec.maps
-    with loaded_bases(_wanted(source, device), _wanted(target.base, device)) as (ours, theirs):
+    landings, probes = target.shared_landings(group, *bases), spec.maps
+    with bases_in_memory(source, target.base, device=device) as (ours, theirs):
         strings = probe_strings(
             ProbeKind(probes.kind),
             probes.count + probes.held_out,
@@ -68,15 +67,3 @@ def _fit(
             for part in (strings[: probes.count], strings[probes.count :])
         )
     return fit_maps(landings, bases, fitted, held_out, target.layer_map)
-
-
-def _wanted(base: BaseRef, device: torch.device) -> BaseToLoad:
-    return BaseToLoad(local_base(base.location, base.digest), base.digest, torch.float32, device)
-
-
-def _all_landings(
-    target: PlannedTarget, group: LayerGroup, bases: tuple[BaseModel, BaseModel]
-) -> list[Landing]:
-    """Every role both bases have: the whole fleet shares the maps, whatever its adapters touch."""
-    shared = [role for role in bases[1].roles if role in bases[0].roles]
-    return [Landing(layer, target.layer_map[layer], role) for layer in group.layers for role in shared]

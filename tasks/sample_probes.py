@@ -9,11 +9,10 @@ import torch
 from prefect import task
 
 from cross_lora_core.adapters import local_adapter
-from cross_lora_core.evaluation import loaded_base
 from cross_lora_core.migration import AdapterRef, BaseRef, ProbeSpec, probes_key
-from cross_lora_core.models import local_base
 from cross_lora_core.responses import sample_strings
 from cross_lora_core.storage import StoredObject
+from tasks.bases_in_memory import bases_in_memory
 from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.runtime import TASK_OPTIONS, open_stored
 from tasks.sharing import put_shared
@@ -40,9 +39,8 @@ def sample_probes(source: BaseRef, adapter: AdapterRef, spec: ProbeSpec) -> Stor
 
 
 def _sampled(source: BaseRef, adapter: AdapterRef, spec: ProbeSpec, device: torch.device) -> tuple[str, ...]:
-    folder = local_base(source.location, source.digest)
     with (
-        loaded_base(folder, source.digest, torch.float32, device) as loaded,
+        bases_in_memory(source, device=device) as (loaded,),
         loaded.with_adapter(local_adapter(adapter.location, adapter.digest)),
     ):
         return sample_strings(

@@ -37,10 +37,8 @@ def reduced_rank_ridge(moments: Moments, ridge: float, rank: int) -> LoraFactors
     if moments.mean_diagonal == 0.0:
         zeros = moments.yx.new_zeros
         return LoraFactors(zeros(rank, d_in).float(), zeros(d_out, rank).float())
-    regular = moments.xx.clone()
-    regular.diagonal().add_(ridge * moments.mean_diagonal)
-    root, failed = torch.linalg.cholesky_ex(regular)
-    if int(failed):
+    root = moments.root(ridge)
+    if root is None:
         raise ValueError(f"expected finite moments, got some that a ridge of {ridge} does not make regular")
     whitened = torch.linalg.solve_triangular(root, moments.yx.T, upper=False).T
     _, vectors = torch.linalg.eigh(whitened @ whitened.T)

@@ -40,6 +40,13 @@ class Moments:
         """Mean of the diagonal of `xx`: the unit in which a ridge is given."""
         return float(self.xx.diagonal().mean())
 
+    def root(self, ridge: float) -> Tensor | None:
+        """Cholesky factor of `xx + ridge mean_diag I`; None where the ridge does not make that regular."""
+        regular = self.xx.clone()
+        regular.diagonal().add_(ridge * self.mean_diagonal)
+        factor, failed = torch.linalg.cholesky_ex(regular)
+        return None if int(failed) else factor
+
     def add(self, x: Tensor, y: Tensor, weights: Tensor | None = None) -> None:
         """Add rows of responses.
 
@@ -101,10 +108,8 @@ def _solved(moments: Moments, ridge: float) -> Tensor | None:
     """The map, or None where the ridge does not make the moments regular."""
     if moments.mean_diagonal == 0.0:
         return torch.zeros_like(moments.yx)
-    regular = moments.xx.clone()
-    regular.diagonal().add_(ridge * moments.mean_diagonal)
-    root, failed = torch.linalg.cholesky_ex(regular)
-    if int(failed):
+    root = moments.root(ridge)
+    if root is None:
         return None
     solved: Tensor = torch.cholesky_solve(moments.yx.T, root)
     return solved.T.contiguous()

@@ -103,8 +103,8 @@ def fit_effect(
     batches = tuple(pair_batches(source.loaded, target.loaded, strings))
     if not batches:
         raise ValueError("expected strings with positions that both tokenisations share")
-    stream = _wanted(source, target, adapter, batches, landings, options.map_ridge)
     held_out = torch.cat([_held_out(batch.target) for batch in batches]).to(target.loaded.device)
+    stream = _wanted(source, target, adapter, batches, landings, ~held_out, options.map_ridge)
     projected = _walk(target, [one.target for one in batches], landings, stream, held_out, below, options)
     return EffectFit(projected, len(held_out))
 
@@ -123,6 +123,7 @@ def _wanted(
     adapter: Path,
     batches: Sequence[PairedBatch],
     landings: Sequence[Landing],
+    fitted: Tensor,
     map_ridge: float,
 ) -> dict[int, _Aim]:
     """By target layer, what its end should become."""
@@ -131,7 +132,6 @@ def _wanted(
     with source.loaded.with_adapter(adapter):
         after = _boundaries(source, [one.source for one in batches], ours)
     theirs = _boundaries(target, [one.target for one in batches], [one.target_layer + 1 for one in landings])
-    fitted = ~torch.cat([_held_out(one.target) for one in batches]).to(target.loaded.device)
     aims = {}
     for one in landings:
         plain, rows = before[one.source_layer + 1], theirs[one.target_layer + 1]

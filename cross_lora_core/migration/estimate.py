@@ -124,20 +124,14 @@ def _factor_jobs_of_rung(plan: Plan) -> list[_Job]:
 def _alignment_jobs(plan: Plan) -> list[_Job]:
     return [
         (one.base, group, alignment_key(rung.source, one.base, rung.spec, group.first, group.last))
-        for rung in plan.rung_plans
-        if rung.spec.needs.alignment
-        for one in rung.targets
-        for group in one.groups
+        for rung, one, group in plan.paired_groups(lambda needs: needs.alignment)
     ]
 
 
 def _map_jobs(plan: Plan) -> list[_Job]:
     return [
         (one.base, group, maps_key(rung.source, one.base, rung.spec, group.first, group.last))
-        for rung in plan.rung_plans
-        if rung.spec.needs.maps
-        for one in rung.targets
-        for group in one.groups
+        for rung, one, group in plan.paired_groups(lambda needs: needs.maps)
     ]
 
 

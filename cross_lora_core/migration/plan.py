@@ -14,7 +14,7 @@ from cross_lora_core.adapters import Adapter, RoleUpdates, read_adapter, updates
 from cross_lora_core.errors import AdapterRefused
 from cross_lora_core.migration.ladder import Ladder, PairFacts, build_ladder
 from cross_lora_core.migration.landings import Landing, effect_landings
-from cross_lora_core.migration.methods import Method
+from cross_lora_core.migration.methods import Method, MethodNeeds
 from cross_lora_core.migration.similarity import BaseSimilarity, base_similarity
 from cross_lora_core.migration.spec import TransferSpec, content_digest
 from cross_lora_core.models import BaseModel, LayerGroup, layer_groups, map_layers
@@ -94,6 +94,17 @@ class PlannedTarget:
     groups: tuple[LayerGroup, ...]
     layer_map: tuple[int, ...]
 
+    def shared_landings(self, group: LayerGroup, source: BaseModel, opened: BaseModel) -> list[Landing]:
+        """Every role both bases have: what a whole fleet shares, whatever its adapters touch.
+
+        Args:
+            group: of this target.
+            source: the source base.
+            opened: this target, opened.
+        """
+        shared = [role for role in opened.roles if role in source.roles]
+        return [Landing(layer, self.layer_map[layer], role) for layer in group.layers for role in shared]
+
 
 @dataclass(frozen=True)
 class PlannedItem:
@@ -153,6 +164,18 @@ class Plan:
         return replace(
             self, spec=spec, items=items, targets=tuple(one for one in self.targets if one.base in wanted)
         )
+
+    def paired_groups(
+        self, needed: Callable[[MethodNeeds], bool]
+    ) -> list[tuple[Plan, PlannedTarget, LayerGroup]]:
+        """Every target layer group of the transfers whose method needs something of the pair of bases."""
+        return [
+            (rung, target, group)
+            for rung in self.rung_plans
+            if needed(rung.spec.needs)
+            for target in rung.targets
+            for group in target.groups
+        ]
 
     def landings_of(self, item: PlannedItem) -> tuple[Landing, ...]:
         """The modules that the plan's method fills for an item."""

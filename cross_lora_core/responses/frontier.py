@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import LoadedBase
 from cross_lora_core.responses.pairing import TokenBatch
-from cross_lora_core.responses.streams import Reached
+from cross_lora_core.responses.streams import Reached, kept_rows, plain_model, stream_of
 
 __all__ = ["Frontier", "ModuleRun", "with_updates"]
 
@@ -61,7 +60,7 @@ class Frontier:
             batches: the strings.
             layers: paths of consecutive decoder layers.
         """
-        self._model = _plain_model(loaded)
+        self._model = plain_model(loaded)
         self._layers = [self._model.get_submodule(path) for path in layers]
         self._next = 0
         self._kept = [batch.kept.to(loaded.device) for batch in batches]
@@ -92,7 +91,10 @@ class Frontier:
         try:
             for number, kept in enumerate(self._kept):
                 after = self._run(number)
-                seen.append((_rows(found["inputs"], kept), _rows(found["outputs"], kept), _rows(after, kept)))
+                read, gave, stream = (
+                    kept_rows(one, kept) for one in (found["inputs"], found["outputs"], after)
+                )
+                seen.append((read, gave, stream))
         finally:
             handle.remove()
         return ModuleRun(*(torch.cat(parts) for parts in zip(*seen, strict=True)))
@@ -100,8 +102,7 @@ class Frontier:
     def _run(self, number: int) -> Tensor:
         call = self._calls[number][self._next]
         output = self._layers[self._next](self._states[number], *call.arguments, **call.named)
-        state: Tensor = output if isinstance(output, Tensor) else output[0]
-        return state
+        return stream_of(output)
 
     @torch.inference_mode()
     def _first_pass(self, ids: Tensor) -> tuple[Tensor, list[_Call]]:
@@ -126,19 +127,10 @@ class Frontier:
         return first[0], calls
 
 
-def _plain_model(loaded: LoadedBase) -> Any:
-    return loaded.model.get_base_model() if isinstance(loaded.model, PeftModel) else loaded.model
-
-
-def _rows(tensor: Tensor, kept: Tensor) -> Tensor:
-    """[positions, width] of [strings, width, d], or of [strings * width, d]."""
-    return tensor.reshape(-1, tensor.shape[-1])[kept].float()
-
-
 @contextmanager
 def with_updates(loaded: LoadedBase, updates: Mapping[str, LoraFactors]) -> Iterator[None]:
     """Add low-rank updates to the outputs of modules, by their paths, while the block runs."""
-    model = _plain_model(loaded)
+    model = plain_model(loaded)
     handles = [
         model.get_submodule(path).register_forward_hook(_adding(update, loaded))
         for path, update in updates.items()

@@ -65,7 +65,7 @@ def respond(
         boundaries: which; None for all of them, from 0 to the number of layers.
     """
     found = Responses()
-    model: Any = loaded.model.get_base_model() if isinstance(loaded.model, PeftModel) else loaded.model
+    model = plain_model(loaded)
     kept = batch.kept.to(loaded.device)
     wanted = range(len(layers) + 1) if boundaries is None else boundaries
     with _hooks() as handles:
@@ -89,6 +89,22 @@ def _hooks() -> Iterator[list[Any]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def plain_model(loaded: LoadedBase) -> Any:
+    """The transformers model itself, with whatever adapter is on inside it."""
+    return loaded.model.get_base_model() if isinstance(loaded.model, PeftModel) else loaded.model
+
+
+def kept_rows(tensor: Tensor, kept: Tensor) -> Tensor:
+    """[positions, d] in float32 of [strings, width, d], or of [strings * width, d]."""
+    return tensor.reshape(-1, tensor.shape[-1])[kept].float()
+
+
+def stream_of(output: Any) -> Tensor:
+    """The residual stream in what a decoder layer returns."""
+    stream: Tensor = output if isinstance(output, Tensor) else output[0]
+    return stream
 
 
 class Reached(Exception):
@@ -119,8 +135,7 @@ class _Seen:
         return self._last[1]
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """[positions, width] of [strings, width, d], or of [strings * width, d]."""
-        return tensor.reshape(-1, tensor.shape[-1])[self._kept].float()
+        return kept_rows(tensor, self._kept)
 
 
 def _keep(found: Responses, spec: LinearSpec, seen: _Seen) -> Callable[..., None]:
@@ -141,7 +156,7 @@ def _boundary_hooks(
 
     def after(number: int) -> Callable[..., None]:
         def hook(_module: Any, _arguments: Any, output: Any) -> None:
-            found.boundaries[number] = seen.gather(output if isinstance(output, Tensor) else output[0])
+            found.boundaries[number] = seen.gather(stream_of(output))
 
         return hook
 
