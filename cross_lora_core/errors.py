@@ -13,6 +13,7 @@
         │   └── UnknownArchitecture
         ├── AdapterRefused        an adapter this project cannot move
         ├── MethodNotApplicable   the method cannot serve this pair of bases
+        ├── TrainingDiverged      a loss became infinite or undefined
         ├── ObjectNotFound        the store has no such key
         ├── ObjectCorrupted       stored bytes differ from their checksum
         ├── ObjectExists          another object already has this key
@@ -51,6 +52,7 @@ __all__ = [
     "SignatureRefused",
     "StoreRefused",
     "StoreUnavailable",
+    "TrainingDiverged",
     "UnknownArchitecture",
 ]
 
@@ -119,6 +121,10 @@ class AdapterRefused(FinalError):
 
 class MethodNotApplicable(FinalError):
     """The method cannot serve this pair of bases, for example `copy` between widths."""
+
+
+class TrainingDiverged(FinalError):
+    """A loss became infinite or undefined; the same recipe does it again."""
 
 
 class ObjectNotFound(FinalError):

@@ -15,7 +15,7 @@ from cross_lora_core.evaluation.environment import environment
 from cross_lora_core.evaluation.figures import Figures, Mean, figures
 from cross_lora_core.evaluation.function import PROBES, FunctionCheck, check_function
 from cross_lora_core.evaluation.loading import BaseToLoad, Landing, LoadedBase, loaded_base, loaded_bases
-from cross_lora_core.evaluation.losses import row_losses
+from cross_lora_core.evaluation.losses import row_losses, row_tokens
 from cross_lora_core.evaluation.rows import EvaluationRow, dataset_digest, read_rows
 from cross_lora_core.evaluation.statistics import (
     GapRecovered,
@@ -56,5 +56,6 @@ __all__ = [
     "paired_bootstrap",
     "read_rows",
     "row_losses",
+    "row_tokens",
     "standard_error",
 ]

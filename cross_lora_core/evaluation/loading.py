@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
 from cross_lora_core.adapters import read_tensors
+from cross_lora_core.errors import ConfigurationError
 from cross_lora_core.storage import open_folder
 
 __all__ = ["BaseToLoad", "Landing", "LoadedBase", "loaded_base", "loaded_bases"]
@@ -79,15 +80,51 @@ class LoadedBase:
         if folder is None:
             yield Landing(0, 0, 0)
             return
+        with self._wearing(lambda: PeftModel.from_pretrained(self._plain, str(folder)).eval()):
+            yield _landing(self.model, read_tensors(open_folder(folder)))
+
+    @contextmanager
+    def with_new_lora(self, config: LoraConfig, *, seed: int = 0) -> Iterator[dict[str, Tensor]]:
+        """Put a new LoRA on, in training mode, for the length of the block; then the base is as before.
+
+        Args:
+            config: of the LoRA.
+            seed: of its first factors; lora_B is zero.
+
+        Yields:
+            The trainable parameters by name, float32.
+
+        Raises:
+            ConfigurationError: the base has none of the modules.
+        """
+
+        def put_on() -> Any:
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                torch.manual_seed(seed)
+                try:
+                    return get_peft_model(self._plain, config).train()
+                except ValueError as error:
+                    raise ConfigurationError(
+                        "target modules that the base has",
+                        str(error),
+                        self.tokenizer.name_or_path,
+                        "Name some of the base's linear modules.",
+                    ) from error
+
+        with self._wearing(put_on):
+            yield {name: one for name, one in self.model.named_parameters() if one.requires_grad}
+
+    @contextmanager
+    def _wearing(self, put_on: Callable[[], Any]) -> Iterator[None]:
         self.spoiled = True  # until PEFT has put back everything it changed
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # missing keys are counted below, not only warned of
-            self.model = PeftModel.from_pretrained(self._plain, str(folder)).eval()
+            warnings.simplefilter("ignore")  # missing keys are counted, not only warned of
+            self.model = put_on()
         try:
-            yield _landing(self.model, read_tensors(open_folder(folder)))
+            yield
         finally:
             leaves_traces = _leaves_traces(self.model)
-            self._plain = self.model.unload()
+            self._plain = self.model.unload().eval()
             self.model, self.spoiled = self._plain, leaves_traces
 
     def encode(self, text: str, *, special: bool) -> list[int]:

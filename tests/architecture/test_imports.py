@@ -26,7 +26,18 @@ def test_algebra_imports_torch_and_the_standard_library_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "package", ["models", "adapters", "storage", "catalog", "evaluation", "migration", "responses", "fitting"]
+    "package",
+    [
+        "models",
+        "adapters",
+        "storage",
+        "catalog",
+        "evaluation",
+        "migration",
+        "responses",
+        "training",
+        "fitting",
+    ],
 )
 def test_library_imports_no_prefect(package: str) -> None:
     assert "prefect" not in _modules_after(f"import cross_lora_core.{package}")

@@ -17,6 +17,7 @@ PACKAGES = [
     "catalog",
     "evaluation",
     "responses",
+    "training",
     "migration",
     "reporting",
     "registry",
