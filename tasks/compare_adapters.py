@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from cross_lora_core.adapters import local_adapter, read_adapter, updates_by_role
 from cross_lora_core.errors import ConfigurationError
-from cross_lora_core.evaluation import EvaluationRow, Figures, each_choice, figures, read_rows
+from cross_lora_core.evaluation import EvaluationRow, Figures, Score, each_choice, figures, read_rows, score
 from cross_lora_core.migration import AdapterCandidate, BaseRef, base_ref, find_adapters, find_base
-from cross_lora_core.settings import load_settings
+from cross_lora_core.settings import Settings, load_settings
 from tasks.device_slots import device_slot
-from tasks.evaluate_adapter import measured_losses
+from tasks.evaluate_adapter import measured_losses, measured_matches
 from tasks.runtime import open_catalog, open_stored
 
 __all__ = ["ComparedAdapter", "Comparison", "compare_adapters"]
@@ -19,12 +19,19 @@ __all__ = ["ComparedAdapter", "Comparison", "compare_adapters"]
 
 @dataclass(frozen=True)
 class ComparedAdapter:
-    """One adapter on the base; name and location are None for the base alone."""
+    """One adapter on the base; name and location are None for the base alone.
+
+    Attributes:
+        trained: whether its gain is the gap that others may recover.
+        figures: from the likelihood of what is right.
+        exact_match: of the rows without choices, those whose completion is generated; None if none was.
+    """
 
     adapter: str | None
     location: str | None
     trained: bool
     figures: Figures
+    exact_match: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,14 @@ class Comparison:
     results: tuple[ComparedAdapter, ...]
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Of the base with one adapter: losses of every choice, and hits of what was generated."""
+
+    losses: list[float]
+    matches: list[float] | None
+
+
 def compare_adapters(
     base: str,
     adapters: Sequence[str],
@@ -55,6 +70,7 @@ def compare_adapters(
     *,
     limit: int | None = None,
     trained: str | None = None,
+    generate: bool = False,
     tell: Callable[[str], None] = lambda _name: None,
 ) -> Comparison:
     """Measure a base alone and with each adapter, and compare row by row.
@@ -65,6 +81,7 @@ def compare_adapters(
         rows_file: path or s3:// URL of an evaluation file.
         limit: use the first rows only.
         trained: an adapter trained on this base, whose gain is the gap that others may recover.
+        generate: let the model write each completion, too, and count exact matches.
         tell: called with the name of what is measured next.
 
     Raises:
@@ -72,35 +89,60 @@ def compare_adapters(
         AdapterRefused: an adapter is not one for this base.
     """
     rows, settings = read_rows(rows_file)[:limit], load_settings()
+    open_rows = _open_rows(rows, rows_file) if generate else []
     model, named, reference = _found(base, adapters, trained)
-    losses = _all_losses(model, named, rows, tell)
-    known = losses[reference] if reference else None
-    level = settings.confidence
-
-    def judged(found: list[float], alone: list[float] | None, best: list[float] | None) -> Figures:
-        return figures(rows, found, alone, best, confidence=level, seed=settings.seed)
-
-    results = [ComparedAdapter(None, None, False, judged(losses[None], None, None))]
+    measured: dict[AdapterCandidate | None, _Measured] = {}
+    with device_slot():
+        for one in (None, *named):
+            tell(one.name if one else model.name)
+            measured[one] = _measure(model, one, rows, open_rows, settings)
+    results = [ComparedAdapter(None, None, False, *_judged(rows, measured[None], None, None))]
     for one in named:
         trained_here = one == reference
-        found = judged(losses[one], losses[None], None if trained_here else known)
-        results.append(ComparedAdapter(one.name, one.location, trained_here, found))
-    return Comparison(model.name, model.digest, rows_file, len(rows), level, tuple(results))
+        best = measured[reference] if reference and not trained_here else None
+        judged = _judged(rows, measured[one], measured[None], best)
+        results.append(ComparedAdapter(one.name, one.location, trained_here, *judged))
+    return Comparison(model.name, model.digest, rows_file, len(rows), settings.confidence, tuple(results))
 
 
-def _all_losses(
+def _open_rows(rows: Sequence[EvaluationRow], rows_file: str) -> list[EvaluationRow]:
+    found = [row for row in rows if not row.choices]
+    if not found:
+        raise ConfigurationError(
+            "rows of a prompt and a completion, to be generated",
+            "multiple choice alone",
+            rows_file,
+            "Leave --generate out; choices are scored without it.",
+        )
+    return found
+
+
+def _measure(
     base: BaseRef,
-    adapters: Sequence[AdapterCandidate],
+    adapter: AdapterCandidate | None,
     rows: Sequence[EvaluationRow],
-    tell: Callable[[str], None],
-) -> dict[AdapterCandidate | None, list[float]]:
-    """Losses of every choice, of the base alone first."""
-    losses: dict[AdapterCandidate | None, list[float]] = {}
-    with device_slot():
-        for one in (None, *adapters):
-            tell(one.name if one else base.name)
-            losses[one] = _losses(base, one, rows)
-    return losses
+    open_rows: Sequence[EvaluationRow],
+    settings: Settings,
+) -> _Measured:
+    folder = None
+    if adapter is not None:
+        folder = local_adapter(adapter.location, read_adapter(adapter.location).digest)
+    losses = measured_losses(base, folder, each_choice(rows), settings)
+    return _Measured(losses, measured_matches(base, folder, open_rows, settings) if open_rows else None)
+
+
+def _judged(
+    rows: Sequence[EvaluationRow], own: _Measured, alone: _Measured | None, best: _Measured | None
+) -> tuple[Figures, Score | None]:
+    """Figures of an adapter beside the base alone, and beside one trained on it."""
+    settings = load_settings()
+    level, seed = settings.confidence, settings.seed
+    others = [one.losses if one else None for one in (alone, best)]
+    found = figures(rows, own.losses, *others, confidence=level, seed=seed)
+    if own.matches is None:
+        return found, None
+    others = [one.matches if one else None for one in (alone, best)]
+    return found, score(own.matches, *others, confidence=level, seed=seed)
 
 
 def _found(
@@ -119,10 +161,3 @@ def _found(
             "one adapter", f"{len(reference)} in {trained}", "--trained", "Name one of them."
         )
     return model, named, reference[0] if reference else None
-
-
-def _losses(base: BaseRef, adapter: AdapterCandidate | None, rows: Sequence[EvaluationRow]) -> list[float]:
-    folder = None
-    if adapter is not None:
-        folder = local_adapter(adapter.location, read_adapter(adapter.location).digest)
-    return measured_losses(base, folder, each_choice(rows), load_settings())

@@ -1,8 +1,8 @@
-"""Losses of a base, with an adapter or none, on rows: measured once, and kept in the catalog."""
+"""What a base does on rows, with an adapter or none: measured once, and kept in the catalog."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from cross_lora_core.evaluation import (
     LoadedBase,
     dataset_digest,
     environment,
+    exact_matches,
     loaded_base,
     row_losses,
 )
@@ -25,7 +26,10 @@ from cross_lora_core.settings import Settings
 from tasks.device_slots import torch_device
 from tasks.runtime import open_catalog
 
-__all__ = ["base_in_memory", "measured_losses"]
+__all__ = ["base_in_memory", "measured_losses", "measured_matches"]
+
+_Measure = Callable[[LoadedBase, Sequence[EvaluationRow]], list[float]]
+"""A model as it is, to one number per row."""
 
 
 def base_in_memory(base: BaseRef, settings: Settings) -> AbstractContextManager[LoadedBase]:
@@ -49,19 +53,37 @@ def measured_losses(
         AdapterRefused: not all its modules are in the base, so that something else would be measured.
         ConfigurationError: a completion is longer than the model can read.
     """
+    return _measured("loss", row_losses, base, adapter, rows, settings)
+
+
+def measured_matches(
+    base: BaseRef, adapter: Path | None, rows: Sequence[EvaluationRow], settings: Settings
+) -> list[float]:
+    """1 for each row whose completion the model writes by itself, else 0; arguments and errors as above."""
+    return _measured("exact match", exact_matches, base, adapter, rows, settings)
+
+
+def _measured(
+    name: str,
+    measure: _Measure,
+    base: BaseRef,
+    adapter: Path | None,
+    rows: Sequence[EvaluationRow],
+    settings: Settings,
+) -> list[float]:
     digest = read_adapter(adapter).digest if adapter else ""
     where = environment(torch_device())
-    key = (base.digest, digest, dataset_digest(rows), settings.evaluation_dtype, where)
+    key = (base.digest, digest, dataset_digest(rows), settings.evaluation_dtype, where, name)
     with open_catalog().begin() as work:
         found = work.evaluation(*key)
     if found is not None:
-        return found.losses
+        return found.by_row
     with base_in_memory(base, settings) as loaded, loaded.with_adapter(adapter) as landing:
         _require_all(landing, base, adapter)
-        losses = row_losses(loaded, rows)
+        by_row = measure(loaded, rows)
     with open_catalog().begin() as work:
-        work.add_evaluation(*key, losses)
-    return losses
+        work.add_evaluation(*key, by_row)
+    return by_row
 
 
 def _require_all(landing: Landing, base: BaseRef, adapter: Path | None) -> None:

@@ -204,9 +204,15 @@ class Reader:
         return self._session.scalar(chosen.order_by(*order).limit(1))
 
     def evaluation(
-        self, base_digest: str, adapter_digest: str, dataset_digest: str, dtype: str, environment: str
+        self,
+        base_digest: str,
+        adapter_digest: str,
+        dataset_digest: str,
+        dtype: str,
+        environment: str,
+        measure: str,
     ) -> EvaluationRecord | None:
-        """Losses that were measured before, in the same environment."""
+        """What was measured before, in the same environment."""
         row = self._session.scalar(
             select(EvaluationRow).where(
                 EvaluationRow.base_digest == base_digest,
@@ -214,6 +220,7 @@ class Reader:
                 EvaluationRow.dataset_digest == dataset_digest,
                 EvaluationRow.dtype == dtype,
                 EvaluationRow.environment == environment,
+                EvaluationRow.measure == measure,
             )
         )
         return record_of(EvaluationRecord, row) if row else None

@@ -140,9 +140,13 @@ class MeasureRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """Losses in nats per character; `adapter_digest` is empty for the base alone.
+    """What was measured of each row: losses in nats per character, or hits.
 
-    `environment` is what measured them; empty for those of before it was kept.
+    Attributes:
+        adapter_digest: empty for the base alone.
+        environment: what measured them; empty for those of before it was kept.
+        measure: what the numbers are, such as `loss`.
+        by_row: one number per row.
     """
 
     base_digest: str
@@ -150,9 +154,10 @@ class EvaluationRecord:
     dataset_digest: str
     dtype: str
     environment: str
+    measure: str
     rows: int
-    mean_loss: float
-    losses: list[float]
+    mean: float
+    by_row: list[float]
 
 
 @dataclass(frozen=True)

@@ -220,11 +220,13 @@ class MeasureRow(Table):
 
 
 class EvaluationRow(Table):
-    """Losses of one base, with an adapter or none, on one evaluation file, measured in one environment."""
+    """One measure of one base, with an adapter or none, on one evaluation file, taken in one environment."""
 
     __tablename__ = "evaluations"
     __table_args__ = (
-        UniqueConstraint("base_digest", "adapter_digest", "dataset_digest", "dtype", "environment"),
+        UniqueConstraint(
+            "base_digest", "adapter_digest", "dataset_digest", "dtype", "environment", "measure"
+        ),
     )
 
     base_digest: Mapped[str] = mapped_column(String(64))
@@ -232,9 +234,10 @@ class EvaluationRow(Table):
     dataset_digest: Mapped[str] = mapped_column(String(64))
     dtype: Mapped[str] = mapped_column(String(20))
     environment: Mapped[str] = mapped_column(String(200))
+    measure: Mapped[str] = mapped_column(String(80))
     rows: Mapped[int]
-    mean_loss: Mapped[float]
-    losses: Mapped[list[float]] = mapped_column(_Json)
+    mean: Mapped[float]
+    by_row: Mapped[list[float]] = mapped_column(_Json)
 
 
 class VerdictRow(Table):

@@ -231,20 +231,20 @@ class Work(Promoter, Leaser, Starter, Receiver):
         dataset_digest: str,
         dtype: str,
         environment: str,
-        losses: Sequence[float],
+        measure: str,
+        by_row: Sequence[float],
     ) -> None:
-        """Record losses, in nats per character by row."""
+        """Record what was measured of each row."""
         key = {
             "base_digest": base_digest,
             "adapter_digest": adapter_digest,
             "dataset_digest": dataset_digest,
             "dtype": dtype,
             "environment": environment,
+            "measure": measure,
         }
-        mean = sum(losses) / len(losses)
-        self._insert_or_find(
-            EvaluationRow, key, {"rows": len(losses), "mean_loss": mean, "losses": list(losses)}
-        )
+        mean = sum(by_row) / len(by_row)
+        self._insert_or_find(EvaluationRow, key, {"rows": len(by_row), "mean": mean, "by_row": list(by_row)})
 
     def _insert_or_find(self, kind: type[RowT], key: Mapping[str, Any], values: Mapping[str, Any]) -> RowT:
         """Insert a row unless its natural key is taken; then return the row that is there."""

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from cross_lora_core.adapters import read_tensors
@@ -65,6 +65,8 @@ class LoadedBase:
             location, dtype=dtype, use_safetensors=True, **local
         )
         self._plain = loaded.to(device).eval()
+        # the folder's own is made for conversations: sampling, penalties of repetition
+        self._plain.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self.model: Any = self._plain
         self.spoiled = False
         self.device = device

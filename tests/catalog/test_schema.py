@@ -77,10 +77,11 @@ def test_every_earlier_schema_is_brought_up_to_date_with_its_rows(url: str):
     with catalog.begin() as work:
         (kept,) = work.factor_sets_of("b")
         assert (kept.store_key, kept.seconds) == ("k", 1.5)
-        measured = work.evaluation("b", "", "d", "float32", "")
+        measured = work.evaluation("b", "", "d", "float32", "", "loss")
         assert measured is not None
-        assert measured.losses == [1.0, 2.0]
-        assert work.evaluation("b", "", "d", "float32", "cpu") is None
+        assert (measured.mean, measured.by_row) == (1.5, [1.0, 2.0])
+        assert work.evaluation("b", "", "d", "float32", "cpu", "loss") is None
+        assert work.evaluation("b", "", "d", "float32", "", "exact match") is None
     catalog.close()
     test_tables_and_schema_versions_agree(catalog, url)
 

@@ -161,14 +161,18 @@ def test_measures_and_evaluations_are_kept_once(catalog: Catalog):
         item = a_result(work)
         for _ in range(2):
             work.add_measures(item.id, [measure])
-            work.add_evaluation("base", "", "rows", "float32", "cpu", [1.0, 3.0])
+            work.add_evaluation("base", "", "rows", "float32", "cpu", "loss", [1.0, 3.0])
+            work.add_evaluation("base", "", "rows", "float32", "cpu", "exact match", [0.0, 1.0])
         (found,) = work.measures_of(item.id)
         assert (found.layer, found.role, found.retained_energy) == (1, "q", 0.5)
-        evaluation = work.evaluation("base", "", "rows", "float32", "cpu")
+        evaluation = work.evaluation("base", "", "rows", "float32", "cpu", "loss")
         assert evaluation is not None
-        assert (evaluation.mean_loss, evaluation.losses, evaluation.rows) == (2.0, [1.0, 3.0], 2)
-        assert work.evaluation("base", "adapter", "rows", "float32", "cpu") is None
-        assert work.evaluation("base", "", "rows", "float32", "cuda") is None
+        assert (evaluation.mean, evaluation.by_row, evaluation.rows) == (2.0, [1.0, 3.0], 2)
+        another = work.evaluation("base", "", "rows", "float32", "cpu", "exact match")
+        assert another is not None
+        assert another.by_row == [0.0, 1.0]
+        assert work.evaluation("base", "adapter", "rows", "float32", "cpu", "loss") is None
+        assert work.evaluation("base", "", "rows", "float32", "cuda", "loss") is None
 
 
 def test_factor_sets_are_kept_once(catalog: Catalog):
@@ -317,7 +321,7 @@ def test_undefined_numbers_are_no_evidence(catalog: Catalog, number: float):
     with catalog.begin() as work:
         item = a_result(work)
         with pytest.raises(FinalError, match="finite numbers"):
-            work.add_evaluation("base", "", "rows", "float32", "cpu", [1.0, number])
+            work.add_evaluation("base", "", "rows", "float32", "cpu", "loss", [1.0, number])
         with pytest.raises(FinalError, match="norm"):
             work.add_measures(item.id, [measure])
         evidence = {"ratio": number, "parts": [(1.0, number)], "rows": 3}

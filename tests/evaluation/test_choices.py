@@ -100,7 +100,6 @@ def test_a_file_without_choices_has_no_accuracy():
     found = figures([EvaluationRow("p", "x")] * 2, [1.0, 2.0], [2.0, 3.0])
     assert found.accuracy is None
     assert found.improvement is not None
-    assert found.accuracy_improvement is None
     assert (found.improvement.low, found.improvement.high) == (1.0, 1.0)
 
 
@@ -113,8 +112,14 @@ def test_an_adapter_is_compared_row_by_row():
     assert found.improvement.mean == pytest.approx(0.25)
     assert found.gap.share.mean == pytest.approx(0.5)
     assert found.accuracy.mean == 36 / 40
-    assert found.accuracy_improvement.mean == pytest.approx((36 - 11) / 40)
-    assert found.accuracy_improvement.low > 0
+    assert found.accuracy.improvement.mean == pytest.approx((36 - 11) / 40)
+    assert found.accuracy.improvement.low > 0
+    share = found.accuracy.gap.share
+    assert share.mean == pytest.approx(25 / 29)  # of 29 answers that all of the change turns
+    assert share.low < share.mean < share.high
+    unchanged = figures(rows, half, base, base).accuracy.gap
+    assert unchanged.share is None
+    assert "cannot be told from chance" in unchanged.reason
     assert figures(rows, half, base, base).gap.share is None
 
 

@@ -11,10 +11,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from cross_lora_core.evaluation import loaded_base, read_rows, row_losses
+from cross_lora_core.evaluation import EvaluationRow, loaded_base, read_rows, row_losses
 from flows.cli import app
 from tests.support.fleets import make_adapter, write_rows
 from tests.support.pico_models import build_pico
+from tests.support.trained import memorise
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -134,6 +135,7 @@ def test_the_gap_and_the_accuracy(tmp_path, base, adapters):
     assert share["mean"] == pytest.approx(gains[0] / gains[1])
     assert strong["figures"]["gap"] is None
     assert none["figures"]["accuracy"]["n"] == 8
+    assert weak["figures"]["accuracy"]["gap"] is not None
     assert strong["figures"]["accuracy"]["mean"] >= none["figures"]["accuracy"]["mean"]
     shown = run(*arguments, "--trained", adapters / "strong").output
     assert "gap recovered" in shown
@@ -147,6 +149,46 @@ def test_a_trained_adapter_without_gain_is_no_measure(base, adapters, rows):
     )
     assert found["results"][1]["figures"]["gap"]["share"] is None
     assert "cannot be told from chance" in found["results"][1]["figures"]["gap"]["reason"]
+
+
+@pytest.fixture(scope="module")
+def learned(base: Path) -> Path:
+    """Adapters that know 5 and all of 10 rows by heart, and the rows."""
+    folder = base.parent / "learned"
+    beginnings = ("cat", "dog", "mat", "city", "Paris")
+    known = [EvaluationRow(f"{a} {b}", f" {b} to {a}") for a in ("the", "of") for b in beginnings]
+    memorise(base, folder / "half", known[::2])
+    memorise(base, folder / "all", known)
+    told = [json.dumps({"prompt": row.prompt, "completion": row.completion}) for row in known]
+    (folder / "rows.jsonl").write_text("\n".join(told))
+    return folder
+
+
+def test_exact_matches_of_generated_text(base, learned, monkeypatch):
+    arguments = ("--base", base, "--rows", learned / "rows.jsonl", "--adapter", learned / "half")
+    assert answer(*arguments)["results"][0]["exact_match"] is None
+    none, half, whole = answer(*arguments, "--trained", learned / "all", "--generate")["results"]
+    assert (none["exact_match"]["mean"], none["exact_match"]["n"]) == (0.0, 10)
+    assert none["exact_match"]["improvement"] is None
+    assert whole["exact_match"]["mean"] == 1.0
+    assert whole["exact_match"]["gap"] is None
+    share = half["exact_match"]["mean"]
+    assert 0.5 <= share < 1
+    assert half["exact_match"]["standard_error"] == pytest.approx((share * (1 - share) / 9) ** 0.5)
+    improvement, gap = half["exact_match"]["improvement"], half["exact_match"]["gap"]["share"]
+    assert improvement["mean"] == gap["mean"] == pytest.approx(share)
+    assert 0 <= improvement["low"] < share < improvement["high"] <= 1
+    monkeypatch.setattr("tasks.evaluate_adapter.loaded_base", None)  # what was measured is not run again
+    shown = run(*arguments, "--trained", learned / "all", "--generate").output
+    assert "exact match 100.0 ± 0.0 %" in " ".join(shown.split())
+
+
+def test_choices_alone_are_not_generated(tmp_path, base):
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(json.dumps({"prompt": "the cat", "choices": [" sat", " is"], "answer": 0}))
+    result = run("--base", base, "--rows", rows, "--generate")
+    assert result.exit_code == 1
+    assert "multiple choice alone" in result.output
 
 
 def test_the_first_rows_only(base, rows):
