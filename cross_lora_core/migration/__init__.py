@@ -1,6 +1,7 @@
 """One migration, from what somebody asked for to what every layer group has to do.
 
 request    what is asked                     resolve   names and folders to bases and adapters
+refs       what stands for the two           planning  from those to a plan
 plan       what will land, what will not     estimate  what it will cost
 ladder     which methods are tried     similarity  whether two bases are related
 layers     factorize, align, project         files     their safetensors form
@@ -46,17 +47,9 @@ from cross_lora_core.migration.layers import (
 from cross_lora_core.migration.maps import MapFit, ModuleMaps, carry, input_site
 from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
 from cross_lora_core.migration.outcome import CandidateOutcome, ItemOutcome, MigrationOutcome
-from cross_lora_core.migration.plan import (
-    AdapterCandidate,
-    AdapterRef,
-    BaseRef,
-    Plan,
-    PlannedItem,
-    PlannedTarget,
-    Skipped,
-    base_ref,
-    make_plan,
-)
+from cross_lora_core.migration.plan import Plan, PlannedItem, PlannedTarget, Skipped
+from cross_lora_core.migration.planning import make_plan
+from cross_lora_core.migration.refs import AdapterCandidate, AdapterRef, BaseRef, base_ref
 from cross_lora_core.migration.request import MigrationRequest, TransferOptions, short_name
 from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
 from cross_lora_core.migration.similarity import RELATED, BaseSimilarity, base_similarity

@@ -17,7 +17,8 @@ from cross_lora_core.adapters import servable_rank
 from cross_lora_core.algebra import factorize
 from cross_lora_core.migration.keys import alignment_key, factors_key, maps_key
 from cross_lora_core.migration.maps import input_site
-from cross_lora_core.migration.plan import BaseRef, Plan, PlannedItem
+from cross_lora_core.migration.plan import Plan, PlannedItem
+from cross_lora_core.migration.refs import BaseRef
 from cross_lora_core.models import BaseModel, LayerGroup, factor_bytes
 
 __all__ = ["Estimate", "estimate_plan", "item_output_bytes"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from cross_lora_core.catalog import AdapterRecord, BaseRecord, Work
 from cross_lora_core.errors import ConfigurationError, RecordConflict
-from cross_lora_core.migration.plan import AdapterCandidate
+from cross_lora_core.migration.refs import AdapterCandidate
 from cross_lora_core.models import BaseModel, open_base
 from cross_lora_core.storage import Folder, Store, open_folder
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cross_lora_core.migration.keys import factors_key
-from cross_lora_core.migration.plan import BaseRef, Plan, PlannedTarget
+from cross_lora_core.migration.plan import Plan, PlannedTarget
+from cross_lora_core.migration.refs import BaseRef
 from cross_lora_core.migration.spec import FactorSpec
 from cross_lora_core.models import LayerGroup
 
