@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from cross_lora_core.catalog import MeasureRecord
 from cross_lora_core.reporting.data import ItemReport
 
-__all__ = ["LOSS_LABELS", "plot_energy", "plot_losses", "plot_norms"]
+__all__ = ["LOSS_LABELS", "bare_axes", "plot_energy", "plot_losses", "plot_norms", "svg_text"]
 
 LOSS_LABELS = ("target base", "zero", "random", "migrated")
 """Measured on the target, in this order; the same text on the same scale."""
@@ -38,7 +38,8 @@ _ROLE_COLOURS = {
 }
 
 
-def _svg(figure: Figure) -> str:
+def svg_text(figure: Figure) -> str:
+    """The figure as SVG, the same bytes every time, without the XML declaration."""
     buffer = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "cross-lora", "svg.fonttype": "path"}):
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
@@ -46,7 +47,8 @@ def _svg(figure: Figure) -> str:
     return text[text.index("<svg") :]
 
 
-def _bare(axes: Axes) -> None:
+def bare_axes(axes: Axes) -> None:
+    """Leave of the frame only what is read."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=9)
     axes.grid(axis="y", alpha=0.25, linewidth=0.6)
@@ -63,8 +65,8 @@ def plot_losses(item: ItemReport) -> str:
     axes.set_xticks(range(len(labels)), [label.replace(" ", "\n") for label in labels])
     axes.set_ylabel("nats per character", fontsize=9)
     axes.set_ylim(0, max(heights) * 1.15)
-    _bare(axes)
-    return _svg(figure)
+    bare_axes(axes)
+    return svg_text(figure)
 
 
 def _by_role(modules: Iterable[MeasureRecord]) -> dict[str, list[MeasureRecord]]:
@@ -81,7 +83,7 @@ def _lines(axes: Axes, modules: Sequence[MeasureRecord], field: str) -> None:
                   color=_ROLE_COLOURS[role], label=role)  # fmt: skip
     axes.set_xlabel("target layer", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _bare(axes)
+    bare_axes(axes)
 
 
 def plot_energy(item: ItemReport) -> str | None:
@@ -98,7 +100,7 @@ def plot_energy(item: ItemReport) -> str | None:
     for axes in (left, right):
         axes.set_ylim(0, 1.05)
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return _svg(figure)
+    return svg_text(figure)
 
 
 def plot_norms(item: ItemReport) -> str | None:
@@ -117,4 +119,4 @@ def plot_norms(item: ItemReport) -> str | None:
     _lines(right, item.modules, "norm")
     right.set_title("‖ΔW‖ on the target", fontsize=10)
     right.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    return _svg(figure)
+    return svg_text(figure)

@@ -1,0 +1,117 @@
+"""Every table of an experiment: what each method recovers first, then the forms of the paper."""
+
+from __future__ import annotations
+
+from itertools import product
+
+from cross_lora_core.evaluation import Figures
+from cross_lora_core.experiments.cells import Cell, cells_of
+from cross_lora_core.experiments.paper_tables import (
+    energy_by_rank,
+    interpolation_or_projection,
+    models_and_tasks,
+    ranks_and_sizes,
+    time_and_memory,
+)
+from cross_lora_core.experiments.results import Results
+from cross_lora_core.experiments.scores import Column, columns_of, gaps, mean, pair_name
+from cross_lora_core.experiments.spec import Experiment, Pair
+from cross_lora_core.experiments.table import (
+    NOT_RUN,
+    NOTHING,
+    Table,
+    gap_text,
+    interval_text,
+    loss_text,
+    text_of,
+)
+
+__all__ = ["every_transfer", "methods_side_by_side", "tables_of"]
+
+
+def tables_of(experiment: Experiment, results: Results) -> tuple[Table, ...]:
+    """Every table that the experiment has cells for."""
+    made = (
+        methods_side_by_side(experiment, results),
+        every_transfer(experiment, results),
+        models_and_tasks(experiment, results),
+        interpolation_or_projection(experiment, results),
+        ranks_and_sizes(experiment, results),
+        time_and_memory(experiment, results),
+        energy_by_rank(experiment, results),
+    )
+    return tuple(one for one in made if one.rows)
+
+
+def methods_side_by_side(experiment: Experiment, results: Results) -> Table:
+    """Share of the gap recovered by every method and its random control, pair by pair."""
+    columns = columns_of(experiment)
+    rows = [
+        (
+            pair_name(pair),
+            "yes" if pair.related else "no",
+            recipe,
+            *(_mean_gap(experiment, results, pair, recipe, column) for column in columns),
+        )
+        for pair, recipe in product(experiment.pairs, experiment.recipes)
+    ]
+    return Table(
+        "gap",
+        "Gap recovered, by method",
+        "(base − transferred) / (base − trained on the target) by loss, mean over tasks and seeds; in "
+        "brackets the random control of the same norm. 100 % is as good as training there. Where what "
+        "training gains cannot be told from chance, there is no gap and the task is left out.",
+        ("source → target", "related", "recipe", *map(str, columns)),
+        tuple(rows) if experiment.tasks else (),
+    )
+
+
+def _mean_gap(experiment: Experiment, results: Results, pair: Pair, recipe: str, column: Column) -> str:
+    moved = gaps(experiment, results, pair, recipe, column)
+    random = gaps(experiment, results, pair, recipe, column, "random")
+    if not moved:
+        return NOTHING
+    return f"{mean(moved):+.1%}" + (f" ({mean(random):+.1%})" if random else "")
+
+
+def every_transfer(experiment: Experiment, results: Results) -> Table:
+    """Every transferred adapter beside its controls, with intervals."""
+    cells = [one for one in cells_of(experiment) if one.kind == "transferred"]
+    return Table(
+        "transfers",
+        "Every transfer beside its controls",
+        "Losses in nats per character. Improvement: fall of the loss against the base alone, with its "
+        f"{100 * experiment.confidence:g} % interval over rows; zero and random: the same of the controls. "
+        "Gap: share of what the adapter trained on the target gains, with its interval.",
+        ("source → target", "task", "recipe", "seed", "method", "base", "trained", "transferred",
+         "improvement", "zero", "random", "gap recovered", "gap of random", "verdict"),
+        tuple(_transfer_row(results, one) for one in cells),
+    )  # fmt: skip
+
+
+def _transfer_row(results: Results, cell: Cell) -> tuple[str, ...]:
+    assert cell.method is not None
+    found = results.of(cell)
+    zero, random = (results.of(cell.beside(kind)) for kind in ("zero", "random"))
+    return (
+        f"{cell.source} → {cell.model}",
+        f"{cell.task}",
+        f"{cell.recipe}",
+        f"{cell.seed}",
+        str(Column(cell.method, cell.rank)),
+        *(loss_text(results.of(one)) for one in (cell.beside("base"), cell.beside("trained"), cell)),
+        text_of(found, lambda one: interval_text(one.improvement, "+.4f")),
+        text_of(zero, _improvement),
+        text_of(random, _improvement),
+        text_of(found, gap_text),
+        text_of(random, _share),
+        (found.verdict or found.status) if found else NOT_RUN,
+    )
+
+
+def _improvement(one: Figures) -> str:
+    return NOTHING if one.improvement is None else f"{one.improvement.mean:+.4f}"
+
+
+def _share(one: Figures) -> str:
+    return f"{one.gap.share.mean:+.1%}" if one.gap and one.gap.share else NOTHING
