@@ -10,7 +10,18 @@ import os
 
 import typer
 
-from flows.commands import adapter, base, catalog, deploy, evaluation, migration, promotion, sweep, webhook
+from flows.commands import (
+    adapter,
+    base,
+    catalog,
+    deploy,
+    evaluation,
+    experiment,
+    migration,
+    promotion,
+    sweep,
+    webhook,
+)
 
 __all__ = ["app", "main"]
 
@@ -29,6 +40,7 @@ app.add_typer(base.app, name="base")
 app.add_typer(adapter.app, name="adapter")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(webhook.app, name="webhook")
+app.add_typer(experiment.app, name="experiment")
 app.command("plan")(migration.plan)
 app.command("migrate")(migration.migrate)
 app.command("status")(migration.status)

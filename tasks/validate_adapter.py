@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,10 @@ from typing import Any
 import torch
 from prefect import task
 
-from cross_lora_core import algebra
 from cross_lora_core.adapters import (
     local_adapter,
-    read_adapter,
-    updates_by_role,
     verify_adapter,
-    write_adapter,
 )
-from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import (
     Decision,
     EvaluationRow,
@@ -31,7 +25,6 @@ from cross_lora_core.evaluation import (
     read_rows,
 )
 from cross_lora_core.migration import ItemOutcome, Method, Plan, PlannedItem, content_digest
-from cross_lora_core.models import BaseModel, LinearSpec
 from cross_lora_core.settings import Settings, load_settings
 from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.evaluate_adapter import base_in_memory, measured_losses
@@ -39,10 +32,9 @@ from tasks.outcomes import outcome_of
 from tasks.plan_migration import PreparedItem
 from tasks.publish_adapter import Published, projected_modules
 from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored
+from tasks.write_controls import random_control, write_control, zero_control
 
 __all__ = ["gather_evidence", "register_verdict", "validate_adapter"]
-
-_Control = Callable[[LoraFactors, LinearSpec], LoraFactors]
 
 
 @task(
@@ -101,8 +93,8 @@ def _losses(
     random_folder = folder.parent / "random"
     zero_folder = folder.parent / "zero"
     target, dtype = open_ref(item.target), getattr(torch, plan.spec.output_dtype)
-    _write_control(folder, target, dtype, random_folder, _random_control(settings.seed))
-    _write_control(folder, target, dtype, zero_folder, _zero_control)
+    write_control(folder, target, dtype, random_folder, random_control(settings.seed))
+    write_control(folder, target, dtype, zero_folder, zero_control)
     original = local_adapter(item.adapter.location, item.adapter.digest)
     return Losses(
         target=measured_losses(item.target, None, rows, settings),
@@ -112,40 +104,6 @@ def _losses(
         source=measured_losses(plan.source, None, rows, settings),
         source_adapter=measured_losses(plan.source, original, rows, settings),
     )
-
-
-def _random_control(seed: int) -> _Control:
-    """Random updates, each drawn anew; slices of a fused module share lora_A, as the written ones do."""
-    seeds = iter(range(seed * 1_000_003, seed * 1_000_003 + 10**9))
-    inputs: defaultdict[str, int] = defaultdict(lambda: next(seeds))
-
-    def control(update: LoraFactors, linear: LinearSpec) -> LoraFactors:
-        shared = inputs[linear.module]
-        return algebra.random_like(update, linear.d_out, linear.d_in, next(seeds), input_seed=shared)
-
-    return control
-
-
-def _zero_control(update: LoraFactors, linear: LinearSpec) -> LoraFactors:
-    return algebra.zero(update, linear.d_out, linear.d_in)
-
-
-def _write_control(
-    migrated: Path, target: BaseModel, dtype: torch.dtype, folder: Path, control: _Control
-) -> None:
-    """A control adapter with the modules, rank and (random) norms of the one written; never published."""
-    written = read_adapter(migrated)
-    updates = {
-        (layer, role): control(_without_padding(one), target.linear(layer, role))
-        for (layer, role), one in sorted(updates_by_role(written, target).updates.items())
-    }
-    write_adapter(folder, target, updates, rank=written.modules[0].update.rank, dtype=dtype)
-
-
-def _without_padding(update: LoraFactors) -> LoraFactors:
-    """Without the rows and columns of zeros that brought it to the rank written; one stays."""
-    used = int(update.lora_A.any(dim=1).sum()) or 1
-    return LoraFactors(update.lora_A[:used], update.lora_B[:, :used], update.scaling)
 
 
 def register_verdict(

@@ -8,9 +8,17 @@ tables_of(experiment, results); plots_of(experiment, results)
 
 from cross_lora_core.experiments.cells import CONTROLS, Cell, Kind, Training, cells_of, chosen_cells
 from cross_lora_core.experiments.energy import energies_kept
+from cross_lora_core.experiments.keys import (
+    RowsRef,
+    TaskRows,
+    cell_key,
+    recipe_of,
+    request_for,
+    trained_prefix,
+)
 from cross_lora_core.experiments.measuring import Meter, machine
 from cross_lora_core.experiments.plots import plots_of
-from cross_lora_core.experiments.recipes import NAMED_RECIPES, RecipeEntry
+from cross_lora_core.experiments.recipes import NAMED_RECIPES, Recipe, RecipeEntry
 from cross_lora_core.experiments.results import (
     AdapterFacts,
     CellResult,
@@ -39,13 +47,17 @@ __all__ = [
     "LossesKept",
     "Meter",
     "Pair",
+    "Recipe",
     "RecipeEntry",
     "Results",
     "RowsFile",
+    "RowsRef",
     "Table",
     "TaskEntry",
+    "TaskRows",
     "Training",
     "as_markdown",
+    "cell_key",
     "cells_of",
     "chosen_cells",
     "energies_kept",
@@ -53,6 +65,9 @@ __all__ = [
     "machine",
     "plots_of",
     "read_results",
+    "recipe_of",
     "record",
+    "request_for",
     "tables_of",
+    "trained_prefix",
 ]

@@ -42,10 +42,10 @@ def models_and_tasks(experiment: Experiment, results: Results) -> Table:
 
 
 def _adapters_on(experiment: Experiment, model: str) -> Iterator[tuple[tuple[str, str], _ByTask]]:
-    """Labels of a row, and the cells of each task in it, one per seed."""
+    """Labels of a row, and the cells of each task in it, one per seed; zeros are the base once more."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for one in cells_of(experiment):
-        if one.model == model and one.task:
+        if one.model == model and one.task and one.kind != "zero":
             groups.setdefault((_label(one), one.recipe or ""), []).append(one)
     for labels, cells in groups.items():
         yield labels, _by_task(experiment, cells)

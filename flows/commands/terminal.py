@@ -23,6 +23,8 @@ from rich.progress import (
 __all__ = ["TerminalProgress", "byte_progress"]
 
 _STAGES = {
+    "train": "train adapters",
+    "cells": "measure cells",
     "factorize": "factorize base weights",
     "align": "align the two bases",
     "map": "map responses of the two bases",

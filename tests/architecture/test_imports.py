@@ -37,6 +37,7 @@ def test_algebra_imports_torch_and_the_standard_library_only() -> None:
         "responses",
         "training",
         "fitting",
+        "experiments",
     ],
 )
 def test_library_imports_no_prefect(package: str) -> None:

@@ -21,6 +21,7 @@ PACKAGES = [
     "migration",
     "reporting",
     "registry",
+    "experiments",
 ]
 
 

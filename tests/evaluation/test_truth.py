@@ -31,7 +31,7 @@ from cross_lora_core.evaluation import (
     row_losses,
 )
 from cross_lora_core.models import BaseModel, Role, open_base
-from tasks.validate_adapter import _random_control, _write_control, _zero_control
+from tasks.write_controls import random_control, write_control, zero_control
 from tests.support.pico_models import WORDS, build_pico
 from tests.support.planted import project, rewritten
 
@@ -136,8 +136,8 @@ class Bench:
         folder.mkdir()
         opened = open_base(target)
         write_adapter(folder / "migrated", opened, updates)
-        for name, control in (("random", _random_control(self._count)), ("zero", _zero_control)):
-            _write_control(folder / "migrated", opened, torch.float16, folder / name, control)
+        for name, control in (("random", random_control(self._count)), ("zero", zero_control)):
+            write_control(folder / "migrated", opened, torch.float16, folder / name, control)
         with loaded_base(target, str(target), torch.float32, CPU) as loaded:
             function = check_function(loaded, folder / "migrated")
         on_target = {

@@ -10,7 +10,7 @@ import torch
 from cross_lora_core import algebra
 from cross_lora_core.adapters import read_adapter, updates_by_role, write_adapter
 from cross_lora_core.models import open_base
-from tasks.validate_adapter import _random_control, _write_control, _zero_control
+from tasks.write_controls import random_control, write_control, zero_control
 from tests.support.fleets import some_updates
 from tests.support.oracle import dense
 from tests.support.pico_models import build_pico
@@ -22,8 +22,8 @@ def test_the_control_has_the_norm_of_the_update_as_written(tmp_path: Path, famil
     base = open_base(build_pico(family, tmp_path / family))
     updates = some_updates(base, rank=6)
     write_adapter(tmp_path / "migrated", base, updates, rank=rank, dtype=torch.float32)
-    _write_control(tmp_path / "migrated", base, torch.float32, tmp_path / "random", _random_control(0))
-    _write_control(tmp_path / "migrated", base, torch.float32, tmp_path / "zero", _zero_control)
+    write_control(tmp_path / "migrated", base, torch.float32, tmp_path / "random", random_control(0))
+    write_control(tmp_path / "migrated", base, torch.float32, tmp_path / "zero", zero_control)
     written, random, zero = (
         updates_by_role(read_adapter(tmp_path / name), base).updates
         for name in ("migrated", "random", "zero")
@@ -45,7 +45,7 @@ def test_an_empty_module_stays_empty_and_a_seed_gives_the_same_control(tmp_path:
     digests = []
     for number, seed in enumerate((0, 0, 1)):
         folder = tmp_path / f"random-{number}"
-        _write_control(tmp_path / "migrated", base, torch.float16, folder, _random_control(seed))
+        write_control(tmp_path / "migrated", base, torch.float16, folder, random_control(seed))
         found = read_adapter(folder)
         digests.append(found.digest)
         assert not dense(updates_by_role(found, base).updates[key]).any()

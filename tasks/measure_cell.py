@@ -1,0 +1,166 @@
+"""Measure one cell of an experiment: a base, with the adapter or control of the cell, on held-out rows."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from prefect import task
+
+from cross_lora_core.adapters import Adapter, local_adapter, read_adapter
+from cross_lora_core.evaluation import (
+    EvaluationRow,
+    dataset_digest,
+    each_choice,
+    environment,
+    figures,
+    read_rows,
+)
+from cross_lora_core.experiments import (
+    AdapterFacts,
+    Cell,
+    CellResult,
+    Energy,
+    LossesKept,
+    RowsRef,
+    energies_kept,
+    machine,
+)
+from cross_lora_core.migration import BaseRef
+from cross_lora_core.settings import load_settings
+from cross_lora_core.storage import open_folder
+from tasks.device_slots import DEVICE_TAG, device_slot, torch_device
+from tasks.evaluate_adapter import measured_losses
+from tasks.runtime import TASK_OPTIONS, open_ref
+from tasks.write_controls import random_control, write_control, zero_control
+
+__all__ = ["CellJob", "measure_cell", "measure_energies"]
+
+_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class CellJob:
+    """A cell with everything it is measured with.
+
+    Attributes:
+        key: of its inputs.
+        base: it is measured on.
+        rows: it is measured by.
+        adapter: location of the adapter, of a control that beside which it is measured; None for the base.
+        trained: location of the adapter trained on this base, whose gain is the gap.
+        output_dtype: that a control is written in.
+        confidence: level of the intervals.
+        steps: the adapter was trained for, if it was.
+    """
+
+    cell: Cell
+    key: str
+    base: BaseRef
+    rows: RowsRef
+    adapter: str | None = None
+    trained: str | None = None
+    output_dtype: str = "float16"
+    confidence: float = 0.95
+    steps: int | None = None
+
+
+@task(name="measure", task_run_name="measure {job.cell.id}", tags=[DEVICE_TAG], **TASK_OPTIONS)
+def measure_cell(job: CellJob) -> CellResult:
+    """Losses of the cell and of what it is compared with, from the catalog where it has them."""
+    rows, settings = read_rows(job.rows.location), load_settings()
+    scored = each_choice(rows)
+
+    def losses(folder: Path | None) -> list[float]:
+        return measured_losses(job.base, folder, scored, settings)
+
+    with device_slot(), _put_on(job) as folder:
+        alone = losses(None) if folder else None
+        trained = losses(_local(job.trained)) if job.trained else None
+        found = figures(rows, losses(folder), alone, trained, confidence=job.confidence, seed=settings.seed)
+        return CellResult(
+            cell=job.cell,
+            key=job.key,
+            status="measured",
+            figures=found,
+            confidence=job.confidence,
+            adapter=_facts(job) if job.cell.kind in ("trained", "transferred") else None,
+            losses=_kept(job, folder, scored),
+            machine=machine(torch_device()),
+            measured_at=_now(),
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@contextmanager
+def _put_on(job: CellJob) -> Iterator[Path | None]:
+    """Folder of what the base is measured with, for the length of the block."""
+    folder = _local(job.adapter) if job.adapter else None
+    if folder is None or job.cell.kind not in ("zero", "random"):
+        yield folder
+        return
+    control = zero_control if job.cell.kind == "zero" else random_control(load_settings().seed)
+    with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
+        written = Path(scratch) / job.cell.kind
+        write_control(folder, open_ref(job.base), getattr(torch, job.output_dtype), written, control)
+        yield written
+
+
+def _local(location: str) -> Path:
+    return local_adapter(location, read_adapter(location).digest)
+
+
+def _facts(job: CellJob) -> AdapterFacts:
+    assert job.adapter is not None
+    adapter: Adapter = read_adapter(job.adapter)
+    return AdapterFacts(
+        location=job.adapter,
+        digest=adapter.digest,
+        rank=max(one.update.rank for one in adapter.modules),
+        size=open_folder(job.adapter).size(_WEIGHTS),
+        modules=len(adapter.modules),
+        steps=job.steps,
+    )
+
+
+def _kept(job: CellJob, folder: Path | None, scored: tuple[EvaluationRow, ...]) -> LossesKept:
+    return LossesKept(
+        base_digest=job.base.digest,
+        adapter_digest=read_adapter(folder).digest if folder else "",
+        dataset_digest=dataset_digest(scored),
+        dtype=load_settings().evaluation_dtype,
+        environment=environment(torch_device()),
+    )
+
+
+@task(name="energy", task_run_name="energy kept of {base.name}", tags=[DEVICE_TAG], **TASK_OPTIONS)
+def measure_energies(base: BaseRef, cells: dict[Cell, str]) -> list[CellResult]:
+    """The energy kept of a base's weights at the rank of each cell.
+
+    Args:
+        base: whose weights.
+        cells: with their keys.
+    """
+    ranks = [one.rank for one in cells if one.rank]
+    with device_slot() as device:
+        kept: dict[int, Energy] = energies_kept(open_ref(base), ranks, device)
+        where = machine(device)
+    return [
+        CellResult(
+            cell=one,
+            key=key,
+            status="measured",
+            energy=kept[one.rank or 0],
+            machine=where,
+            measured_at=_now(),
+        )
+        for one, key in cells.items()
+    ]

@@ -1,0 +1,180 @@
+"""Tables and plots of made-up results: every cell is in them, and what was not run is said."""
+
+from __future__ import annotations
+
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from cross_lora_core.evaluation import EvaluationRow, figures
+from cross_lora_core.experiments import (
+    AdapterFacts,
+    Cell,
+    CellResult,
+    Cost,
+    Energy,
+    Experiment,
+    Results,
+    Table,
+    as_markdown,
+    cells_of,
+    load_experiment,
+    plots_of,
+    tables_of,
+)
+from tests.support.experiments import PicoExperiment, write_experiment
+
+ROWS = 40
+GAIN = {"base": 0.0, "trained": 0.5, "transferred": 0.1, "zero": 0.0, "random": -0.02}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> PicoExperiment:
+    return write_experiment(tmp_path, tmp_path)
+
+
+def measured(cell: Cell, *, shift: float = 0.0) -> CellResult:
+    """Losses of 1 with a little noise, lower by what `GAIN` says of the cell's kind."""
+    if cell.kind == "energy":
+        energy = Energy(mean=0.91, least=0.62, least_module="layer 1, v", roles={"q": 0.9, "v": 0.7})
+        return CellResult(cell=cell, key="k", status="measured", energy=energy)
+    assert cell.task is not None
+    drawn = random.Random(cell.id)
+    choices = ("yes", "non") if cell.task == "choices" else ()
+    rows = [EvaluationRow(f"{n}", "yes", choices) for n in range(ROWS)]
+    texts = len(choices) or 1
+
+    def losses(gain: float) -> list[float]:
+        wrong = [0.1 if row % 2 else -0.1 for row in range(ROWS)]  # the base is right on every other row
+        falls = [fall for one in wrong for fall in (gain, one)[:texts]]
+        return [1.0 - fall + 0.01 * drawn.random() for fall in falls]
+
+    alone = losses(0.0) if cell.kind != "base" else None
+    trained = losses(0.5) if cell.kind in ("transferred", "zero", "random") else None
+    found = figures(rows, losses(GAIN[cell.kind] + shift), alone, trained)
+    facts = AdapterFacts(location="/x", digest="d", rank=16, size=1_500_000, modules=14)
+    with_adapter = cell.kind in ("trained", "transferred")
+    return CellResult(
+        cell=cell,
+        key="k",
+        status="measured",
+        figures=found,
+        adapter=facts if with_adapter else None,
+        cost=Cost(seconds=12.5, peak_bytes=700_000_000) if with_adapter else None,
+        verdict="migrated" if cell.kind == "transferred" else None,
+    )
+
+
+def results_of(experiment: Experiment, *cells: CellResult) -> Results:
+    return Results(format=1, experiment=experiment.name, cells={one.cell.id: one for one in cells})
+
+
+def all_measured(experiment: Experiment) -> Results:
+    return results_of(experiment, *map(measured, cells_of(experiment)))
+
+
+def named(tables: tuple[Table, ...]) -> dict[str, Table]:
+    return {one.name: one for one in tables}
+
+
+def full(written: PicoExperiment) -> Experiment:
+    written.change("ranks = [8]", "ranks = [8, 4]\nenergy_ranks = [4, 8]")
+    return load_experiment(written.file)
+
+
+def test_every_cell_is_in_the_tables(written):
+    experiment = full(written)
+    tables = named(tables_of(experiment, all_measured(experiment)))
+    assert set(tables) == {"gap", "transfers", "models", "interpolation", "ranks", "cost", "energy"}
+    cells = cells_of(experiment)
+    transfers = [one for one in cells if one.kind == "transferred"]
+    assert len(tables["transfers"].rows) == len(transfers)
+    assert len(tables["energy"].rows) == sum(one.kind == "energy" for one in cells)
+    rows_of_table_2 = {(one.model, one.kind, one.method, one.rank) for one in cells if one.task}
+    assert len(tables["models"].rows) == sum(kind != "zero" for _, kind, _, _ in rows_of_table_2)
+    assert not [cell for one in tables.values() for row in one.rows for cell in row if "·" in cell]
+    assert all(len(row) == len(one.headers) for one in tables.values() for row in one.rows)
+
+
+def test_figures_are_what_was_measured(written):
+    experiment = full(written)
+    tables = named(tables_of(experiment, all_measured(experiment)))
+    row = dict(zip(tables["transfers"].headers, tables["transfers"].rows[0], strict=True))
+    assert (row["source → target"], row["task"], row["method"]) == ("old → new", "sentences", "cross-lora @8")
+    assert float(row["base"]) == pytest.approx(1.0, abs=0.01)
+    assert float(row["trained"]) == pytest.approx(0.5, abs=0.01)
+    assert re.fullmatch(r"\+0\.1\d* \(\+0\.09\d* … \+0\.1\d*\)|\+0\.09.*", row["improvement"])
+    share = float(row["gap recovered"].split("%")[0])
+    assert share == pytest.approx(20, abs=1)
+    assert float(row["gap of random"].rstrip("%")) == pytest.approx(-4, abs=1)
+    assert row["verdict"] == "migrated"
+    (gap,) = tables["gap"].rows
+    assert [float(cell.split("%")[0]) for cell in gap[3:]] == pytest.approx([20] * 4, abs=1)
+
+
+def test_accuracy_where_there_are_choices_and_its_relative_change(written):
+    experiment = full(written)
+    models = named(tables_of(experiment, all_measured(experiment)))["models"]
+    by_label = {row[:2]: row[3:] for row in models.rows}
+    sentences, choices = by_label["new", "trained here"]
+    assert by_label["new", "none"][1].startswith("0.5000 ± 0.08")
+    assert choices == "1.0000 ± 0.0000 (+100.00%)"
+    assert re.fullmatch(r"0\.49\d\d|0\.50\d\d", sentences.split(" ")[0])
+    assert "(-49" in sentences or "(-50" in sentences
+    assert "(" not in by_label["new", "none"][0]
+
+
+def test_several_seeds_stand_as_mean_with_least_and_greatest(written):
+    written.change('name = "pico"', 'name = "pico"\nseeds = [0, 1]')
+    experiment = load_experiment(written.file)
+    cells = [measured(one, shift=0.2 * (one.seed or 0)) for one in cells_of(experiment)]
+    models = named(tables_of(experiment, results_of(experiment, *cells)))["models"]
+    sentences = next(row[3] for row in models.rows if row[:2] == ("new", "trained here"))
+    centre, least, most = map(float, re.match(r"(\S+) \[(\S+) … (\S+)\]", sentences).groups())
+    assert (centre, least, most) == pytest.approx((0.4, 0.3, 0.5), abs=0.01)
+
+
+def test_what_was_not_run_is_a_dot_and_what_was_refused_a_dash(written):
+    experiment = load_experiment(written.file)
+    cells = [one for one in cells_of(experiment) if "cross-lora" not in one.id and one.method != "copy"]
+    refused = [
+        CellResult(cell=one, key="k", status="refused", verdict="refused", reason="width")
+        for one in cells_of(experiment)
+        if one.method == "copy"
+    ]
+    tables = named(tables_of(experiment, results_of(experiment, *map(measured, cells), *refused)))
+    by_method = {row[4]: row for row in tables["transfers"].rows}
+    assert by_method["cross-lora @8"][7:] == ("·",) * 7
+    assert by_method["copy"][7:] == ("–",) * 6 + ("refused",)
+    assert by_method["interpolate"][-1] == "migrated"
+    (gap,) = tables["gap"].rows
+    assert (gap[3], gap[5]) == ("–", "–")
+
+
+def test_nothing_was_run(written):
+    experiment = load_experiment(written.file)
+    tables = tables_of(experiment, results_of(experiment))
+    assert {one.name for one in tables} == {"gap", "transfers", "models", "interpolation"}
+    assert plots_of(experiment, results_of(experiment)) == {}
+
+
+def test_markdown(written):
+    experiment = full(written)
+    text = as_markdown(named(tables_of(experiment, all_measured(experiment)))["energy"])
+    assert text.startswith("## Energy kept by rank")
+    assert "| old | 4 | 91.00% | 62.00% | layer 1, v | q 90.0%, v 70.0% |" in text
+    assert "| --- | --- | --- | --- | --- | --- |" in text
+
+
+def test_plots(written):
+    text = written.file.read_text()
+    back = '[[pairs]]\nsource = "new"\ntarget = "old"\nrelated = true\n\n'
+    written.file.write_text(text.replace("[[tasks]]", back + "[[tasks]]", 1))
+    experiment = full(written)
+    plots = plots_of(experiment, all_measured(experiment))
+    pairs = {f"pairs-tiny-{one}.svg" for one in ("cross-lora-8", "cross-lora-4", "interpolate", "copy")}
+    assert set(plots) == {"energy.svg", "gap-tiny.svg", "ranks-tiny.svg", *pairs}
+    assert all(text.startswith("<svg") and text.rstrip().endswith("</svg>") for text in plots.values())
+    assert plots == plots_of(experiment, all_measured(experiment))
