@@ -11,6 +11,13 @@ score(matches, matches_of_the_base)                    # the same of what is rig
 choose({"copy": Evidence(...), "cross-lora": ...})     # the best of several, or needs_retraining
 """
 
+from cross_lora_core.evaluation.benchmarks import (
+    BENCHMARK_METRICS,
+    BENCHMARKS,
+    benchmark_hits,
+    benchmark_rows,
+    harness,
+)
 from cross_lora_core.evaluation.choices import each_choice
 from cross_lora_core.evaluation.choosing import Choice, choose
 from cross_lora_core.evaluation.environment import environment
@@ -30,6 +37,8 @@ from cross_lora_core.evaluation.statistics import (
 from cross_lora_core.evaluation.verdicts import PROMOTABLE, Decision, Evidence, Losses, Verdict, decide
 
 __all__ = [
+    "BENCHMARKS",
+    "BENCHMARK_METRICS",
     "PROBES",
     "PROMOTABLE",
     "BaseToLoad",
@@ -47,6 +56,8 @@ __all__ = [
     "Mean",
     "Score",
     "Verdict",
+    "benchmark_hits",
+    "benchmark_rows",
     "check_function",
     "choose",
     "dataset_digest",
@@ -57,6 +68,7 @@ __all__ = [
     "figures",
     "gap_recovered",
     "generated_texts",
+    "harness",
     "loaded_base",
     "loaded_bases",
     "paired_bootstrap",

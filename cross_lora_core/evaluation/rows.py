@@ -36,8 +36,12 @@ class EvaluationRow:
     choices: tuple[str, ...] = ()
 
 
-def read_rows(path: str | Path) -> tuple[EvaluationRow, ...]:
+def read_rows(path: str | Path, *, question: str | None = None) -> tuple[EvaluationRow, ...]:
     """Read an evaluation file by its path or s3:// URL; blank lines are skipped, a repeated row counts once.
+
+    Args:
+        path: of the file.
+        question: how a question is put, `{}` standing for it; every row then has to be one with choices.
 
     Raises:
         ConfigurationError: no such file, no rows, or a line of another form; names the line.
@@ -49,20 +53,24 @@ def read_rows(path: str | Path) -> tuple[EvaluationRow, ...]:
         lines = read_file(file).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError("a readable text file", str(error), file, _FORM) from error
-    rows = tuple(_row(line, f"{file}:{number}") for number, line in enumerate(lines, 1) if line.strip())
+    rows = tuple(
+        _row(line, f"{file}:{number}", question) for number, line in enumerate(lines, 1) if line.strip()
+    )
     if not rows:
         raise ConfigurationError("at least one row", "none", file, _FORM)
     return tuple(dict.fromkeys(rows))
 
 
-def _row(line: str, where: str) -> EvaluationRow:
+def _row(line: str, where: str, form: str | None) -> EvaluationRow:
     try:
         raw: Any = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise ConfigurationError("a JSON object", str(error), where, _FORM) from error
     if not isinstance(raw, dict):
         raise ConfigurationError("a JSON object", type(raw).__name__, where, _FORM)
-    return _choice_row(raw, where) if "choices" in raw else _completion_row(raw, where)
+    if form is not None and not {"question", "choices"} <= raw.keys():
+        raise ConfigurationError("question, choices and answer", f"fields {sorted(raw)}", where, _FORM)
+    return _choice_row(raw, where, form) if "choices" in raw else _completion_row(raw, where)
 
 
 def _completion_row(raw: dict[str, Any], where: str) -> EvaluationRow:
@@ -74,7 +82,7 @@ def _completion_row(raw: dict[str, Any], where: str) -> EvaluationRow:
     return EvaluationRow(prompt, completion)
 
 
-def _choice_row(raw: dict[str, Any], where: str) -> EvaluationRow:
+def _choice_row(raw: dict[str, Any], where: str, form: str | None) -> EvaluationRow:
     texts = raw["choices"]
     if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(x, str) and x for x in texts):
         raise ConfigurationError("choices as two or more texts, none empty", repr(texts)[:80], where, _FORM)
@@ -82,7 +90,7 @@ def _choice_row(raw: dict[str, Any], where: str) -> EvaluationRow:
     if right is None:
         got = repr(raw.get("answer"))[:80]
         raise ConfigurationError(f"answer as one of {len(texts)} choices", got, where, _FORM)
-    prompt, between = _asked(raw, where)
+    prompt, between = _asked(raw, where, form)
     choices = tuple(between + text for text in texts)
     return EvaluationRow(prompt, choices[right], choices)
 
@@ -98,17 +106,20 @@ def _right_choice(choices: list[str], answer: object) -> int | None:
     return None
 
 
-def _asked(raw: dict[str, Any], where: str) -> tuple[str, str]:
+def _asked(raw: dict[str, Any], where: str, form: str | None) -> tuple[str, str]:
     """The prompt, and what goes between it and a choice: nothing where the row gives the prompt itself.
 
-    A question that ends in a question mark is put as one; any other is a beginning that choices go on from.
+    Where no form is asked for, a question that ends in a question mark is put as one; any other is a
+    beginning that choices go on from.
     """
     question, prompt = raw.get("question"), raw.get("prompt")
     if isinstance(prompt, str) and question is None:
         return prompt, ""
     if not isinstance(question, str) or prompt is not None:
         raise ConfigurationError("either question or prompt, as text", f"fields {sorted(raw)}", where, _FORM)
-    return (f"Question: {question}\nAnswer:" if question.rstrip().endswith("?") else question), " "
+    if form is None:
+        form = "Question: {}\nAnswer:" if question.rstrip().endswith("?") else "{}"
+    return form.replace("{}", question), " "
 
 
 def dataset_digest(rows: Sequence[EvaluationRow]) -> str:

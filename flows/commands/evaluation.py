@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -34,6 +34,10 @@ def evaluate(
         bool,
         typer.Option("--generate", help="Let the model write each completion, too, and count matches; slow"),
     ] = False,
+    benchmark: Annotated[
+        Literal["arc_challenge", "arc_easy", "hellaswag", "openbookqa"] | None,
+        typer.Option("--benchmark", help="Put the rows as this benchmark does, and score by lm-eval, too"),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure a base, and adapters beside it, on a file of rows; what was measured is not run again."""
@@ -44,7 +48,14 @@ def evaluate(
             say(f"measuring {plain(name)} …")
 
         found = compare_adapters(
-            base, adapter or [], rows, limit=limit, trained=trained, generate=generate, tell=tell
+            base,
+            adapter or [],
+            rows,
+            limit=limit,
+            trained=trained,
+            generate=generate,
+            benchmark=benchmark,
+            tell=tell,
         )
         document(asdict(found), as_json, lambda: _show(found))
 
@@ -97,6 +108,7 @@ def _scores(one: ComparedAdapter) -> list[tuple[str, Score]]:
         "by length": one.figures.normalised_accuracy,
         "exact match": one.exact_match,
     }
+    found |= {f"lm-eval {metric}": score for metric, score in one.benchmark.items()}
     return [(measure, score) for measure, score in found.items() if score is not None]
 
 

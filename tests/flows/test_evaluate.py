@@ -183,6 +183,29 @@ def test_exact_matches_of_generated_text(base, learned, monkeypatch):
     assert "exact match 100.0 ± 0.0 %" in " ".join(shown.split())
 
 
+def test_a_benchmark_is_scored_by_the_harness_too(tmp_path, base, adapters, monkeypatch):
+    texts = [f"{word} {number}" for word in ("cat", "mat", "city", "the") for number in range(3)]
+    questions = ("the cat", "the dog", "Paris is", "42 and", "sat on", "the mat", "the city", "in Paris")
+    asked = [{"question": one, "choices": texts, "answer": n} for n, one in enumerate(questions)]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text("\n".join(map(json.dumps, asked)))
+    arguments = ("--base", base, "--rows", rows, "--adapter", adapters / "strong", "--benchmark", "arc_easy")
+    found = answer(*arguments)
+    assert found["harness"].startswith("lm-eval 0.4")
+    for one in found["results"]:
+        ours = [one["figures"]["accuracy"], one["figures"]["normalised_accuracy"]]
+        assert [one["benchmark"]["acc"], one["benchmark"]["acc_norm"]] == ours
+    assert found["results"][1]["benchmark"]["acc"]["improvement"] is not None
+    with monkeypatch.context() as patched:
+        patched.setattr("tasks.evaluate_adapter.loaded_base", None)  # what was measured is not run again
+        assert answer(*arguments) == found
+    assert "lm-eval acc_norm" in run(*arguments).output
+    rows.write_text("\n".join(json.dumps(one | {"answer": 11 - one["answer"]}) for one in asked))
+    others = answer(*arguments)["results"]
+    assert [one["benchmark"]["acc"] for one in others] == [one["figures"]["accuracy"] for one in others]
+    assert [one["benchmark"] for one in others] != [one["benchmark"] for one in found["results"]]
+
+
 def test_choices_alone_are_not_generated(tmp_path, base):
     rows = tmp_path / "rows.jsonl"
     rows.write_text(json.dumps({"prompt": "the cat", "choices": [" sat", " is"], "answer": 0}))
