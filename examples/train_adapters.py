@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from make_rows import Row, rows_of
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from cross_lora_core.evaluation import EvaluationRow, LoadedBase, row_losses
+from cross_lora_core.training import LoraRecipe, TrainingRecipe, train_adapter
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP = ["gate_proj", "up_proj", "down_proj"]
@@ -60,86 +61,41 @@ RECIPES = [
 ]
 
 
-def encode(tokenizer: PreTrainedTokenizerBase, row: Row) -> tuple[list[int], int]:
-    """Token ids of a row, and how many of them are prompt."""
-    prompt = tokenizer(row["prompt"]).input_ids
-    ids = prompt + tokenizer(row["completion"], add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
-    return ids[:128], len(prompt)
+def train(recipe: Recipe, loaded: LoadedBase, base: str, folder: Path) -> float:
+    """Train one adapter, write it in float16, and say how many seconds it took."""
 
+    def tell(done: int, loss: float) -> None:
+        if done % 10 == 1:
+            print(f"{recipe.task} step {done}/{recipe.steps} loss {loss:.3f}", file=sys.stderr, flush=True)
 
-def batch_loss(model: PreTrainedModel, encoded: list[tuple[list[int], int]]) -> torch.Tensor:
-    """Mean cross entropy of the completions, in nats per token."""
-    width = max(len(ids) for ids, _ in encoded)
-    ids = torch.zeros(len(encoded), width, dtype=torch.long)
-    labels = torch.full((len(encoded), width), -100)
-    mask = torch.zeros(len(encoded), width, dtype=torch.long)
-    for row, (tokens, prompt) in enumerate(encoded):
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        labels[row, prompt : len(tokens)] = torch.tensor(tokens[prompt:])
-        mask[row, : len(tokens)] = 1
-    return model(input_ids=ids, attention_mask=mask, labels=labels).loss
-
-
-def train(recipe: Recipe, base: Path, batch: int = 8) -> PeftModel:
-    """Train one adapter with AdamW and a linear warm-up and decay."""
-    torch.manual_seed(17)
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    config = LoraConfig(
-        r=recipe.rank,
-        lora_alpha=recipe.alpha,
-        target_modules=recipe.modules,
-        use_rslora=recipe.rslora,
-        task_type="CAUSAL_LM",
+    run = train_adapter(
+        loaded,
+        evaluation_rows(rows_of(recipe.task, recipe.training_rows, held_out=False)),
+        LoraRecipe(recipe.rank, recipe.alpha, tuple(recipe.modules), rslora=recipe.rslora),
+        TrainingRecipe(steps=recipe.steps, learning_rate=recipe.learning_rate, seed=17),
+        folder,
+        base_name=base,
+        longest=128,
+        tell=tell,
     )
-    adapted = get_peft_model(model, config)
-    rows = [encode(tokenizer, row) for row in rows_of(recipe.task, recipe.training_rows, held_out=False)]
-    parameters = [one for one in adapted.parameters() if one.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / 10, (recipe.steps - step) / recipe.steps)
-    )
-    order = torch.randint(len(rows), (recipe.steps, batch), generator=torch.Generator().manual_seed(5))
-    for step, chosen in enumerate(order.tolist()):
-        loss = batch_loss(adapted, [rows[index] for index in chosen])
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad()
-        if step % 10 == 0:
-            print(
-                f"{recipe.task} step {step}/{recipe.steps} loss {loss.item():.3f}",
-                file=sys.stderr,
-                flush=True,
-            )
-    return adapted.eval()
+    return run.seconds
 
 
-@torch.inference_mode()
-def held_out_loss(model: PreTrainedModel, base: Path, rows: list[Row]) -> float:
-    """Mean over rows of nats per character of the completion (the end token not counted)."""
-    tokenizer = AutoTokenizer.from_pretrained(base)
-    total = 0.0
-    for row in rows:
-        ids, prompt = encode(tokenizer, row)
-        completion = len(ids) - 1 - prompt
-        total += float(batch_loss(model, [(ids[:-1], prompt)])) * completion / len(row["completion"])
-    return total / len(rows)
+def evaluation_rows(rows: list[Row]) -> list[EvaluationRow]:
+    """The same rows as the library knows them."""
+    return [EvaluationRow(row["prompt"], row["completion"]) for row in rows]
 
 
-def save(recipe: Recipe, adapted: PeftModel, base: Path, folder: Path, seconds: float) -> None:
-    """Write the adapter in float16 with its evaluation file and README."""
+def describe(recipe: Recipe, loaded: LoadedBase, base: str, folder: Path, seconds: float) -> None:
+    """Measure the written adapter on held-out rows; write them and a README beside it."""
     rows = rows_of(recipe.task, recipe.evaluation_rows, held_out=True)
-    after = held_out_loss(adapted, base, rows)
-    with adapted.disable_adapter():
-        before = held_out_loss(adapted, base, rows)
-    adapted.peft_config["default"].base_model_name_or_path = base.name
-    adapted.half().save_pretrained(folder)
+    before = fmean(row_losses(loaded, evaluation_rows(rows)))
+    with loaded.with_adapter(folder):
+        after = fmean(row_losses(loaded, evaluation_rows(rows)))
     (folder / "evaluation.jsonl").write_text(
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
     )
-    (folder / "README.md").write_text(card(recipe, base.name, before, after, seconds), encoding="utf-8")
+    (folder / "README.md").write_text(card(recipe, base, before, after, seconds), encoding="utf-8")
     print(f"{recipe.task}: {before:.4f} -> {after:.4f} nats/character in {seconds:.0f} s", flush=True)
 
 
@@ -177,10 +133,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="one folder per adapter is written here")
     parser.add_argument("--only", nargs="+", default=[one.task for one in RECIPES], help="names of tasks")
     arguments = parser.parse_args()
+    loaded = LoadedBase(arguments.base, torch.float32, torch.device("cpu"))
     for recipe in (one for one in RECIPES if one.task in arguments.only):
-        started = time.monotonic()
-        adapted = train(recipe, arguments.base)
-        save(recipe, adapted, arguments.base, arguments.out / recipe.task, time.monotonic() - started)
+        folder = arguments.out / recipe.task
+        seconds = train(recipe, loaded, arguments.base.name, folder)
+        describe(recipe, loaded, arguments.base.name, folder, seconds)
 
 
 if __name__ == "__main__":
