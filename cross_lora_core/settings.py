@@ -82,6 +82,11 @@ class Settings(BaseSettings):
         return {f"CROSS_LORA_{name.upper()}": value for name, value in values.items()}
 
     @property
+    def work(self) -> Path:
+        """Folder of what this machine has begun and can go on with."""
+        return self.home.expanduser().absolute() / "work"
+
+    @property
     def reports(self) -> Path:
         """Folder of the HTML reports on this machine."""
         return self.home.expanduser().absolute() / "reports"

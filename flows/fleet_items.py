@@ -10,7 +10,7 @@ from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
-from cross_lora_core.migration import FactorSource, ItemOutcome, Method, Plan, PlannedItem
+from cross_lora_core.migration import FactorSource, ItemOutcome, Method, Plan, PlannedItem, TransferSpec
 from cross_lora_core.models import LayerGroup
 from flows.base_groups import GroupFutures, factors_of, inputs_of
 from flows.progress import current_listener, watched
@@ -19,6 +19,7 @@ from tasks.fit_effect import fit_group
 from tasks.plan_migration import PreparedItem
 from tasks.project_adapter import project_group
 from tasks.publish_adapter import publish_adapter
+from tasks.refine_adapter import refine_adapter
 from tasks.register_outcome import register_failure
 from tasks.sample_probes import sample_probes
 from tasks.validate_adapter import validate_adapter
@@ -26,6 +27,8 @@ from tasks.validate_adapter import validate_adapter
 __all__ = ["ItemRun", "announce_items", "settle_item", "submit_item"]
 
 _Future = PrefectFuture[Any]
+_Fits = dict[TransferSpec, list[_Future]]
+"""Task runs of an item by the transfer they are for."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,12 @@ class ItemRun:
 def announce_items(plan: Plan, items: Sequence[PreparedItem]) -> None:
     """Tell the current listener how many task runs the items will be."""
     rungs = [(item.planned, spec) for item in items for spec in item.planned.ladder.rungs]
-    fitted = [planned for planned, spec in rungs if spec.needs.probes]
+    fitted = [item.planned for item in items if any(one.needs.probes for one in item.planned.ladder.rungs)]
+    refined = sum(spec.needs.training for _, spec in rungs)
     for stage, count in (
-        ("sample", len(fitted)),
+        ("sample", len(fitted) + refined),
         ("fit", sum(len(plan.target_of(planned).groups) for planned in fitted)),
+        ("refine", refined),
         ("project", sum(_projections(plan, planned) for planned, spec in rungs if not spec.needs.probes)),
         ("publish", len(rungs)),
         ("measure", len(rungs) if plan.spec.method is Method.AUTO else 0),
@@ -64,7 +69,8 @@ def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun
     planned = item.planned
     own = replace(plan, items=(planned,), targets=(plan.target_of(planned),))
     with tags(f"adapter:{planned.adapter.name}", f"target:{planned.target.name}"):
-        rungs = [_submit_rung(one, planned, shared) for one in own.rung_plans]
+        fits: _Fits = {}
+        rungs = [_submit_rung(one, planned, shared, fits) for one in own.rung_plans]
         chosen = plan.spec.method is Method.AUTO
         settling = _submit_choice(item, rungs) if chosen else _submit_verdict(item, *rungs)
     awaited = [future for rung in rungs for future in rung.awaited]
@@ -80,13 +86,15 @@ class _RungRun:
     steps: tuple[_Future, ...]
 
 
-def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures) -> _RungRun:
+def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures, fits: _Fits) -> _RungRun:
     """Submit a transfer's projections and its publication."""
     (target,) = plan.targets
     inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
     with tags(f"method:{plan.spec.method}"):
-        if plan.spec.needs.probes:
-            projected = _submit_fits(plan, planned)
+        if plan.spec.needs.training:
+            projected = _submit_refinement(plan, planned, fits)
+        elif plan.spec.needs.probes:
+            projected = _submit_fits(plan, planned, fits)
         else:
             projected = _submit_projections(plan, planned, inputs)
         publishing = publish_adapter.submit(plan, planned, return_state=False, wait_for=projected)
@@ -117,15 +125,33 @@ def _submit_projections(
     ]  # fmt: skip
 
 
-def _submit_fits(plan: Plan, planned: PlannedItem) -> list[_Future]:
-    """The probes, then layer group after layer group from the bottom: each builds on those below."""
+def _submit_fits(plan: Plan, planned: PlannedItem, fits: _Fits) -> list[_Future]:
+    """The probes, then layer group after layer group from the bottom: each builds on those below.
+
+    What another rung of the item has submitted already is not submitted again.
+    """
+    if plan.spec in fits:
+        return fits[plan.spec]
     (target,) = plan.targets
     sampling = sample_probes.submit(plan.source, planned.adapter, plan.spec.probes, return_state=False)
     steps: list[_Future] = [watched("sample", sampling)]
     for group in target.groups:
         fitting = fit_group.submit(plan, planned, group, return_state=False, wait_for=steps[-1:])
         steps.append(watched("fit", fitting))
+    fits[plan.spec] = steps
     return steps
+
+
+def _submit_refinement(plan: Plan, planned: PlannedItem, fits: _Fits) -> list[_Future]:
+    """What training begins with, strings of its own, then the training of the whole target."""
+    start = replace(plan, spec=plan.spec.start)
+    fitted = _submit_fits(start, planned, fits)
+    sampling = sample_probes.submit(
+        plan.source, planned.adapter, plan.spec.strings, return_state=False, wait_for=fitted
+    )
+    sampled = watched("sample", sampling)
+    training = refine_adapter.submit(plan, start, planned, return_state=False, wait_for=[sampled])
+    return [*fitted, sampled, watched("refine", training)]
 
 
 def _submit_verdict(item: PreparedItem, rung: _RungRun) -> list[_Future]:

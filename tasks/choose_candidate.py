@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prefect import get_run_logger, task
 
-from cross_lora_core.evaluation import Choice, Evidence, choose
-from cross_lora_core.migration import ItemOutcome, Ladder, Plan
+from cross_lora_core.evaluation import Choice, Decision, Evidence, Verdict, choose
+from cross_lora_core.migration import TRAINING_OFF, ItemOutcome, Ladder, Plan
 from cross_lora_core.settings import load_settings
 from tasks.device_slots import DEVICE_TAG
 from tasks.plan_migration import PreparedItem
@@ -61,16 +61,26 @@ def choose_candidate(item: PreparedItem, candidates: Sequence[Candidate]) -> Ite
         seed=settings.seed,
     )
     taken = next((one for one in candidates if one.name == choice.name), candidates[0])
-    get_run_logger().info("%s: %s", item.planned.adapter.name, choice.decision.reason)
+    decision = _decision(choice, item.planned.ladder)
+    get_run_logger().info("%s: %s", item.planned.adapter.name, decision.reason)
     return register_verdict(
         taken.plan,
         item,
         taken.published,
         taken.evidence,
-        choice.decision,
+        decision,
         usable=choice.usable,
         ladder=_told(item.planned.ladder, candidates, choice),
     )
+
+
+def _decision(choice: Choice, ladder: Ladder) -> Decision:
+    """The choice's; where nothing passes, with the method that was not allowed to try."""
+    decision = choice.decision
+    forbidden = [one.method for one in ladder.left_out if one.reason == TRAINING_OFF]
+    if decision.verdict is not Verdict.needs_retraining or not forbidden:
+        return decision
+    return replace(decision, reason=f"{decision.reason}; {forbidden[0]} was not tried: {TRAINING_OFF}")
 
 
 def _told(ladder: Ladder, candidates: Sequence[Candidate], choice: Choice) -> dict[str, Any]:

@@ -21,12 +21,18 @@ from cross_lora_core.migration import (
     adapter_prefix,
     projection_key,
     read_projections,
+    read_training,
 )
 from cross_lora_core.models import Role
 from cross_lora_core.storage import MARKER, sha256_of
 from tasks.runtime import TASK_OPTIONS, open_ref, open_stored
 
 __all__ = ["Published", "projected_modules", "publish_adapter"]
+
+_TRAINED = (
+    "Trained by cross-lora-fleet: another base model with its adapter was distilled into this one, on "
+    "strings that the two generated. No user data was read."
+)
 
 
 @dataclass(frozen=True)
@@ -43,12 +49,16 @@ def projected_modules(plan: Plan, item: PlannedItem) -> dict[tuple[int, Role], P
     """Everything that was projected for an item, read back from the store."""
     store = open_stored()
     result: dict[tuple[int, Role], Projected] = {}
-    for group in plan.target_of(item).groups:
-        if plan.landings_in(item, group):
-            bounds = (group.first, group.last)
-            key = projection_key(plan.source, item.target, item.adapter.digest, plan.spec, *bounds)
-            result |= read_projections(store.fetch(key))
+    for key in _stored_keys(plan, item):
+        result |= read_projections(store.fetch(key))
     return result
+
+
+def _stored_keys(plan: Plan, item: PlannedItem) -> list[str]:
+    return [
+        projection_key(plan.source, item.target, item.adapter.digest, plan.spec, *span)
+        for span in plan.stored_spans(item)
+    ]
 
 
 @task(
@@ -70,18 +80,26 @@ def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
 
 def _assemble(plan: Plan, item: PlannedItem, prefix: str) -> None:
     projected = projected_modules(plan, item)
+    trained = _training(plan, item)
     with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
         folder = Path(scratch) / "adapter"
         write_adapter(
             folder,
             open_ref(item.target),
             {key: one.update for key, one in projected.items()},
-            rank=plan.spec.output_rank,
+            rank=plan.spec.fit_rank if trained else plan.spec.output_rank,
             dtype=getattr(torch, plan.spec.output_dtype),
-            provenance=_provenance(plan, item, projected),
+            provenance=_provenance(plan, item, projected) | trained,
+            **({"origin": _TRAINED} if trained else {}),
         )
         with suppress(ObjectExists):  # another worker published the same version first; its folder stands
             open_stored().put_folder(prefix, folder)
+
+
+def _training(plan: Plan, item: PlannedItem) -> dict[str, Any]:
+    """How the updates were trained, where they were."""
+    told = [read_training(open_stored().fetch(key)) for key in _stored_keys(plan, item)]
+    return {"training": told[0]} if told and told[0] else {}
 
 
 def _published(prefix: str) -> Published:

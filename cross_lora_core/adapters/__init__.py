@@ -14,7 +14,13 @@ from cross_lora_core.adapters.roles import RoleUpdates, updates_by_role
 from cross_lora_core.adapters.serving import serving_problems
 from cross_lora_core.adapters.verifying import StructureReport, verify_adapter
 from cross_lora_core.adapters.weights import read_tensors
-from cross_lora_core.adapters.writing import SERVABLE_RANKS, WrittenAdapter, servable_rank, write_adapter
+from cross_lora_core.adapters.writing import (
+    SERVABLE_RANKS,
+    WrittenAdapter,
+    module_updates,
+    servable_rank,
+    write_adapter,
+)
 
 __all__ = [
     "SERVABLE_RANKS",
@@ -27,6 +33,7 @@ __all__ = [
     "WrittenAdapter",
     "check_adapter",
     "local_adapter",
+    "module_updates",
     "read_adapter",
     "read_tensors",
     "servable_rank",

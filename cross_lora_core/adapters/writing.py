@@ -25,7 +25,7 @@ from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.errors import AdapterRefused, ConfigurationError
 from cross_lora_core.models import BaseModel, Role
 
-__all__ = ["SERVABLE_RANKS", "WrittenAdapter", "servable_rank", "write_adapter"]
+__all__ = ["SERVABLE_RANKS", "WrittenAdapter", "module_updates", "servable_rank", "write_adapter"]
 
 SERVABLE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values vLLM accepts for `max_lora_rank`."""
@@ -71,6 +71,7 @@ def write_adapter(
     rank: int | None = None,
     dtype: torch.dtype = torch.float16,
     provenance: Mapping[str, Any] | None = None,
+    origin: str = "Carried over from another base model by cross-lora-fleet, without data or training.",
 ) -> WrittenAdapter:
     """Write updates of a base as a PEFT folder; it appears whole or not at all.
 
@@ -81,12 +82,13 @@ def write_adapter(
         rank: of the result; by default the smallest servable one that loses nothing.
         dtype: of the tensors.
         provenance: written as `migration.json`, with a model card beside it.
+        origin: what the model card says of how it was made, a sentence.
 
     Raises:
         AdapterRefused: the numbers do not fit the dtype.
         ConfigurationError: the rank needed is above what can be served.
     """
-    modules = _by_module(base, updates)
+    modules = module_updates(base, updates)
     needed = max(update.rank for update in modules.values())
     chosen = servable_rank(rank or needed)
     losses = [algebra.truncation_loss(one, chosen) for one in modules.values() if one.rank > chosen]
@@ -97,15 +99,18 @@ def write_adapter(
         tensors[f"base_model.model.{path}.lora_B.weight"] = _cast(fitted.lora_B, dtype, path)
     staged = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
     try:
-        _write_files(staged, tensors, _config(base, modules, chosen), base, provenance or {})
+        card = _card(base, chosen, provenance or {}, origin)
+        _write_files(staged, tensors, _config(base, modules, chosen), provenance or {}, card)
         staged.rename(folder)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return WrittenAdapter(chosen, len(modules), max(losses, default=0.0))
 
 
-def _by_module(base: BaseModel, updates: Mapping[tuple[int, Role], LoraFactors]) -> dict[str, LoraFactors]:
-    """Updates by module path, sorted; fused modules joined."""
+def module_updates(
+    base: BaseModel, updates: Mapping[tuple[int, Role], LoraFactors]
+) -> dict[str, LoraFactors]:
+    """Updates by module path, sorted; slices of a fused module are joined, which adds their ranks up."""
     parts: dict[str, list[tuple[LoraFactors, Tensor, int | None]]] = defaultdict(list)
     for (layer, role), update in sorted(updates.items(), key=lambda item: (item[0][0], item[0][1])):
         spec = base.linear(layer, role)
@@ -170,18 +175,18 @@ def _write_files(
     folder: Path,
     tensors: Mapping[str, Tensor],
     config: Mapping[str, Any],
-    base: BaseModel,
     provenance: Mapping[str, Any],
+    card: str,
 ) -> None:
     folder.mkdir(parents=True)
     save_file(dict(tensors), folder / "adapter_model.safetensors", metadata={"format": "pt"})
     for name, value in (("adapter_config.json", config), ("migration.json", provenance)):
         text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
         (folder / name).write_text(text + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_card(base, config, provenance), encoding="utf-8")
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _card(base: BaseModel, config: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+def _card(base: BaseModel, rank: int, provenance: Mapping[str, Any], origin: str) -> str:
     rows = "".join(
         f"| {name.replace('_', ' ')} | {value} |\n"
         for name, value in provenance.items()
@@ -190,7 +195,7 @@ def _card(base: BaseModel, config: Mapping[str, Any], provenance: Mapping[str, A
     return (
         f"---\nbase_model: {base.name}\nlibrary_name: peft\ntags: [lora, migrated]\n---\n"
         f"# LoRA adapter for {base.name}\n\n"
-        "Carried over from another base model by cross-lora-fleet, without data or training. What was "
+        f"{origin} What was "
         "measured of it is in the catalog and the migration report; do not assume it works as it did.\n\n"
-        f"| | |\n|---|---|\n| rank | {config['r']} |\n{rows}"
+        f"| | |\n|---|---|\n| rank | {rank} |\n{rows}"
     )

@@ -1,17 +1,20 @@
-"""Methods that run the bases: they fit what an adapter does, or how two bases respond to the same strings.
+"""Methods that run the bases: they fit or learn what an adapter does, or how two bases respond to strings.
 
 Apart from `migration`, because whoever only plans, receives or reports should not load transformers and PEFT.
 """
 
 from cross_lora_core.fitting.effect import EffectFit, EffectOptions, EffectSide, fit_effect
 from cross_lora_core.fitting.maps import PairMoments, fit_maps, pair_moments
+from cross_lora_core.fitting.refine import RefineFit, refine
 
 __all__ = [
     "EffectFit",
     "EffectOptions",
     "EffectSide",
     "PairMoments",
+    "RefineFit",
     "fit_effect",
     "fit_maps",
     "pair_moments",
+    "refine",
 ]

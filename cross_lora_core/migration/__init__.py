@@ -17,6 +17,7 @@ from cross_lora_core.migration.files import (
     read_factors,
     read_maps,
     read_projections,
+    read_training,
     write_alignments,
     write_factors,
     write_maps,
@@ -33,8 +34,15 @@ from cross_lora_core.migration.keys import (
     projection_key,
     similarity_key,
 )
-from cross_lora_core.migration.ladder import DATA_FREE, Ladder, LeftOut, PairFacts, build_ladder
-from cross_lora_core.migration.landings import Landing, effect_landings
+from cross_lora_core.migration.ladder import (
+    DATA_FREE,
+    TRAINING_OFF,
+    Ladder,
+    LeftOut,
+    PairFacts,
+    build_ladder,
+)
+from cross_lora_core.migration.landings import Landing, effect_landings, refine_landings
 from cross_lora_core.migration.layers import (
     ModuleFactors,
     ModuleMeasure,
@@ -54,13 +62,21 @@ from cross_lora_core.migration.request import MigrationRequest, TransferOptions,
 from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
 from cross_lora_core.migration.similarity import RELATED, BaseSimilarity, base_similarity
 from cross_lora_core.migration.sources import FactorObject, FactorSource
-from cross_lora_core.migration.spec import FactorSpec, MapSpec, ProbeSpec, TransferSpec, content_digest
+from cross_lora_core.migration.spec import (
+    FactorSpec,
+    MapSpec,
+    ProbeSpec,
+    RefineSpec,
+    TransferSpec,
+    content_digest,
+)
 
 __all__ = [
     "DATA_FREE",
     "EVALUATION_FILE",
     "METHOD_NEEDS",
     "RELATED",
+    "TRAINING_OFF",
     "AdapterCandidate",
     "AdapterRef",
     "Alias",
@@ -91,6 +107,7 @@ __all__ = [
     "PlannedTarget",
     "ProbeSpec",
     "Projected",
+    "RefineSpec",
     "Skipped",
     "TransferOptions",
     "TransferSpec",
@@ -123,6 +140,8 @@ __all__ = [
     "read_factors",
     "read_maps",
     "read_projections",
+    "read_training",
+    "refine_landings",
     "register_base",
     "short_name",
     "similarity_key",

@@ -29,6 +29,7 @@ __all__ = [
     "read_factors",
     "read_maps",
     "read_projections",
+    "read_training",
     "write_alignments",
     "write_factors",
     "write_maps",
@@ -69,9 +70,14 @@ class GroupFile:
             return {name.removeprefix(prefix): opened.get_tensor(name).to(self._device) for name in wanted}
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]]) -> None:
+def _write(
+    path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]], **more: Any
+) -> None:
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    save_file(plain, path, metadata={"numbers": json.dumps(numbers, sort_keys=True)})
+    header = {"numbers": numbers, **more}
+    save_file(
+        plain, path, metadata={name: json.dumps(value, sort_keys=True) for name, value in header.items()}
+    )
 
 
 def write_factors(path: Path, factors: Mapping[_Key, ModuleFactors]) -> None:
@@ -129,16 +135,30 @@ def read_maps(file: GroupFile, layer: int, role: Role) -> ModuleMaps:
     return ModuleMaps(reads["input"], writes["output"], fit)
 
 
-def write_projections(path: Path, projected: Mapping[_Key, Projected]) -> None:
-    """Write one adapter's projected updates of a layer group, scaling folded in."""
+def write_projections(
+    path: Path, projected: Mapping[_Key, Projected], training: Mapping[str, Any] | None = None
+) -> None:
+    """Write one adapter's projected updates of a layer group, scaling folded in.
+
+    Args:
+        path: of the file.
+        projected: the updates.
+        training: what is to be told of how they were trained, if they were.
+    """
     tensors = {}
     for (layer, role), one in projected.items():
         folded = one.update.folded()
         tensors[f"{layer}.{role}.lora_A"] = folded.lora_A
         tensors[f"{layer}.{role}.lora_B"] = folded.lora_B
-    _write(
-        path, tensors, {f"{layer}.{role}": asdict(one.measure) for (layer, role), one in projected.items()}
-    )
+    numbers = {f"{layer}.{role}": asdict(one.measure) for (layer, role), one in projected.items()}
+    _write(path, tensors, numbers, **({} if training is None else {"training": training}))
+
+
+def read_training(path: Path) -> dict[str, Any] | None:
+    """What a projections file tells of its training; None where nothing was trained."""
+    with safe_open(path, framework="pt") as opened:
+        told: dict[str, Any] | None = json.loads((opened.metadata() or {}).get("training", "null"))
+    return told
 
 
 def read_projections(path: Path) -> dict[_Key, Projected]:

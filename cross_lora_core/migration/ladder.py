@@ -2,7 +2,7 @@
 
 A rung is an ordinary transfer with a method of its own. A request for one method
 is a ladder of one rung; `auto` climbs from a plain copy to the methods that need
-neither data nor training. What was tried is then chosen from by evidence
+neither data nor training, and where it may to one that trains. What was tried is then chosen from by evidence
 (`cross_lora_core.evaluation.choose`).
 """
 
@@ -14,10 +14,14 @@ from cross_lora_core.migration.methods import METHOD_NEEDS, Method
 from cross_lora_core.migration.similarity import RELATED, BaseSimilarity
 from cross_lora_core.migration.spec import TransferSpec
 
-__all__ = ["DATA_FREE", "Ladder", "LeftOut", "PairFacts", "build_ladder"]
+__all__ = ["DATA_FREE", "TRAINING_OFF", "Ladder", "LeftOut", "PairFacts", "build_ladder"]
 
 DATA_FREE = (Method.EFFECT, Method.CROSS_LORA)
 """Methods `auto` tries besides a copy, the best measured first: without evidence the first is taken."""
+
+
+TRAINING_OFF = "training is off unless it is asked for; --refine allows it"
+"""Why `auto` leaves method `refine` out where nobody allowed it."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,9 @@ def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
         return Ladder((spec,))
     rungs: list[TransferSpec] = []
     left_out: list[LeftOut] = []
-    for method in (Method.COPY, *DATA_FREE):
+    for method in (Method.COPY, *DATA_FREE, Method.REFINE):
         rung = replace(spec, method=method)
-        reason = _unfit(rung, facts) or _needless(rungs, facts)
+        reason = _unfit(rung, facts) or _needless(rungs, facts) or _forbidden(rung)
         if reason:
             left_out.append(LeftOut(method, reason))
         else:
@@ -93,6 +97,10 @@ def _needless(rungs: list[TransferSpec], facts: PairFacts) -> str:
     if rungs and not facts.evaluation:
         return "no evaluation file: nothing to choose by"
     return ""
+
+
+def _forbidden(rung: TransferSpec) -> str:
+    return TRAINING_OFF if rung.needs.training and not rung.refine else ""
 
 
 def _related(facts: PairFacts) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cross_lora_core.models import Role
 
-__all__ = ["Landing", "effect_landings"]
+__all__ = ["Landing", "effect_landings", "refine_landings"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,13 @@ class Landing:
     target_layer: int
     source_layer: int
     role: Role
+
+
+def refine_landings(source_layers: int, target_layers: int, roles: tuple[Role, ...]) -> tuple[Landing, ...]:
+    """What method `refine` trains, whatever the adapter touches: every projection of the target."""
+    return tuple(
+        replace(one, role=role) for one in effect_landings(source_layers, target_layers) for role in roles
+    )
 
 
 def effect_landings(source_layers: int, target_layers: int) -> tuple[Landing, ...]:

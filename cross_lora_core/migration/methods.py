@@ -25,6 +25,7 @@ class Method(StrEnum):
     EFFECT = "effect"
     INTERPOLATE = "interpolate"
     PROBE = "probe"
+    REFINE = "refine"
     SUBSPACE = "subspace"
     SUBSPACE_AND_NULL = "subspace+null"
 
@@ -39,6 +40,7 @@ class MethodNeeds:
         alignment: the orthogonal maps between the two sets of singular vectors.
         probes: strings that the source base writes with the adapter on, which both bases are then run on.
         maps: the linear maps between the responses of both bases, module by module.
+        training: gradient steps on the target, from what `effect` fits on.
         equal_widths: every module must have the same shape in both bases.
     """
 
@@ -47,6 +49,7 @@ class MethodNeeds:
     alignment: bool = False
     probes: bool = False
     maps: bool = False
+    training: bool = False
     equal_widths: bool = False
 
     @property
@@ -62,6 +65,7 @@ METHOD_NEEDS: dict[Method, MethodNeeds] = {
     Method.EFFECT: MethodNeeds(probes=True),
     Method.INTERPOLATE: MethodNeeds(),
     Method.PROBE: MethodNeeds(maps=True),
+    Method.REFINE: MethodNeeds(probes=True, training=True),
     Method.SUBSPACE: MethodNeeds(target_factors=True, equal_widths=True),
     Method.SUBSPACE_AND_NULL: MethodNeeds(source_factors=True, target_factors=True, equal_widths=True),
 }

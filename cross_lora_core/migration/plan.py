@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from cross_lora_core.migration.ladder import Ladder
-from cross_lora_core.migration.landings import Landing, effect_landings
+from cross_lora_core.migration.landings import Landing, effect_landings, refine_landings
 from cross_lora_core.migration.methods import Method, MethodNeeds
 from cross_lora_core.migration.refs import AdapterRef, BaseRef
 from cross_lora_core.migration.spec import TransferSpec, content_digest
-from cross_lora_core.models import BaseModel, LayerGroup
+from cross_lora_core.models import FAMILIES, BaseModel, LayerGroup
 
 __all__ = ["Plan", "PlannedItem", "PlannedTarget", "Skipped"]
 
@@ -116,17 +116,27 @@ class Plan:
 
     def landings_of(self, item: PlannedItem) -> tuple[Landing, ...]:
         """The modules that the plan's method fills for an item."""
-        if self.spec.method is Method.EFFECT and item.refusal is None:
-            return effect_landings(self.source.layers, item.target.layers)
-        return item.landings
+        if item.refusal is not None or not self.spec.needs.probes:
+            return item.landings
+        layers = (self.source.layers, item.target.layers)
+        if self.spec.needs.training:
+            return refine_landings(*layers, FAMILIES[item.target.family].roles)
+        return effect_landings(*layers)
 
     def landings_in(self, item: PlannedItem, group: LayerGroup) -> tuple[Landing, ...]:
         """Those whose target layer lies in a group."""
         return tuple(one for one in self.landings_of(item) if one.target_layer in group.layers)
 
     def skipped_of(self, item: PlannedItem) -> tuple[Skipped, ...]:
-        """What of the adapter the plan's method leaves behind; `effect` runs the source with all of it."""
-        return () if self.spec.method is Method.EFFECT else item.skipped
+        """What of the adapter the plan's method leaves behind; nothing where the source runs with it on."""
+        return () if self.spec.needs.probes else item.skipped
+
+    def stored_spans(self, item: PlannedItem) -> tuple[tuple[int, int], ...]:
+        """First and last layer of each object that an item's updates are stored in."""
+        if self.spec.needs.training:
+            return ((0, item.target.layers - 1),)
+        groups = [one for one in self.target_of(item).groups if self.landings_in(item, one)]
+        return tuple((one.first, one.last) for one in groups)
 
     def target_of(self, item: PlannedItem) -> PlannedTarget:
         """The planned target an item belongs to."""

@@ -30,6 +30,11 @@ class TransferOptions(BaseModel):
         None, ge=1, le=512, description="Rank of the adapters written; default: the smallest servable one"
     )
     output_dtype: OutputDtype = Field("float16", description="Precision of the adapters written")
+    refine: bool = Field(False, description="Allow training-based distillation as the last rung of auto")
+    refine_steps: int = Field(150, ge=1, le=100_000, description="Training steps of method refine")
+    refine_seconds: float = Field(
+        900.0, gt=0, le=7 * 86_400, description="Time after which method refine stops training, in seconds"
+    )
     evaluation: str | None = Field(
         None, description="JSON-lines file for adapters that have no evaluation file of their own"
     )

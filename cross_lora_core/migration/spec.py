@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 from cross_lora_core.migration.methods import METHOD_NEEDS, Method, MethodNeeds
 from cross_lora_core.migration.request import TransferOptions
@@ -15,6 +16,7 @@ __all__ = [
     "FactorSpec",
     "MapSpec",
     "ProbeSpec",
+    "RefineSpec",
     "TransferSpec",
     "content_digest",
 ]
@@ -30,6 +32,9 @@ EFFECT_RANK = 16
 
 MAPS_VERSION = 1
 """Raised whenever method `probe` would give other maps or strengths."""
+
+REFINE_VERSION = 1
+"""Raised whenever method `refine` would give other numbers."""
 
 ANCHOR_TOKENS = 4096
 """Shared tokens whose embedding rows anchor the singular vectors."""
@@ -61,7 +66,7 @@ class FactorSpec:
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """The strings an adapted source base writes for method `effect`.
+    """The strings an adapted source base writes for methods `effect` and `refine`.
 
     Attributes:
         count: strings.
@@ -96,19 +101,59 @@ class MapSpec:
 
 
 @dataclass(frozen=True)
+class RefineSpec:
+    """How method `refine` trains.
+
+    Attributes:
+        steps: of the optimiser.
+        seconds: of training, after which it ends before its last step.
+        batch: strings per step.
+        learning_rate: at its highest.
+        warmup_steps: over which it rises.
+        weighting: how much a token counts: "change", by the divergence of what the adapted source predicts
+            there from what the plain one does; "gain", by what the adapter adds to the token's own log
+            probability; "none", all alike.
+        seed: of the batches and of new factors.
+    """
+
+    steps: int = 150
+    seconds: float = 900.0
+    batch: int = 8
+    learning_rate: float = 5e-4
+    warmup_steps: int = 10
+    weighting: Literal["change", "gain", "none"] = "change"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class TransferSpec:
-    """How one adapter is carried to one target, and in which form it is written."""
+    """How one adapter is carried to one target, and in which form it is written.
+
+    Attributes:
+        refine: `auto` may try method `refine`.
+        training: how that trains.
+    """
 
     method: Method
     rank: int
     anchor: str
     output_rank: int | None
     output_dtype: str
+    refine: bool = False
+    training: RefineSpec = RefineSpec()
 
     @classmethod
     def from_request(cls, request: TransferOptions) -> TransferSpec:
         """Take the parts of a request that change the result."""
-        return cls(request.method, request.rank, request.anchor, request.output_rank, request.output_dtype)
+        return cls(
+            method=request.method,
+            rank=request.rank,
+            anchor=request.anchor,
+            output_rank=request.output_rank,
+            output_dtype=request.output_dtype,
+            refine=request.refine,
+            training=RefineSpec(steps=request.refine_steps, seconds=request.refine_seconds),
+        )
 
     @property
     def needs(self) -> MethodNeeds:
@@ -131,6 +176,16 @@ class TransferSpec:
         return ProbeSpec()
 
     @property
+    def start(self) -> TransferSpec:
+        """The transfer whose updates method `refine` goes on from; that of method `effect` itself."""
+        return replace(self, method=Method.EFFECT)
+
+    @property
+    def strings(self) -> ProbeSpec:
+        """The strings method `refine` trains on: others than `effect` is fitted on, and more."""
+        return ProbeSpec(count=256, contrasts=(0.0,), seed=1)
+
+    @property
     def maps(self) -> MapSpec:
         """The strings method `probe` fits its maps on."""
         return MapSpec()
@@ -148,6 +203,9 @@ class TransferSpec:
             relevant |= {"rank": self.rank}
         if self.needs.probes:
             relevant |= {"fit": EFFECT_VERSION, "rank": self.fit_rank, "probes": asdict(self.probes)}
+        if self.needs.training:
+            trained = {"training": asdict(self.training), "strings": asdict(self.strings)}
+            relevant |= trained | {"refine": REFINE_VERSION}
         if self.needs.maps:
             relevant |= {"maps": asdict(self.maps), "fit": MAPS_VERSION}
         if self.needs.alignment:
@@ -156,5 +214,9 @@ class TransferSpec:
 
     @property
     def digest(self) -> str:
-        """Digest of every field."""
-        return content_digest(asdict(self) | {"version": ALGORITHM_VERSION})
+        """Digest of every field that decides the result; how to train is one where the method trains."""
+        fields = asdict(self) | {"version": ALGORITHM_VERSION}
+        del fields["refine"]
+        if not self.needs.training:
+            del fields["training"]
+        return content_digest(fields)

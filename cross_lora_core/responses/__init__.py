@@ -10,8 +10,8 @@
 """
 
 from cross_lora_core.responses.frontier import Frontier, ModuleRun, with_updates
-from cross_lora_core.responses.matching import matched_positions
-from cross_lora_core.responses.pairing import PairedBatch, TokenBatch, pair_batches
+from cross_lora_core.responses.matching import matched_positions, spread
+from cross_lora_core.responses.pairing import PairedBatch, TokenBatch, pair_batches, token_spans
 from cross_lora_core.responses.probes import ProbeKind, probe_strings, text_strings, token_strings
 from cross_lora_core.responses.sampling import sample_strings
 from cross_lora_core.responses.streams import Responses, layer_paths, respond
@@ -29,7 +29,9 @@ __all__ = [
     "probe_strings",
     "respond",
     "sample_strings",
+    "spread",
     "text_strings",
+    "token_spans",
     "token_strings",
     "with_updates",
 ]

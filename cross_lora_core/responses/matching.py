@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["matched_positions"]
+__all__ = ["matched_positions", "spread"]
 
 Offsets = Sequence[tuple[int, int]]
 
@@ -43,3 +43,21 @@ def _ascending(pairs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         if not kept or (pair[0] > kept[-1][0] and pair[1] > kept[-1][1]):
             kept.append(pair)
     return kept
+
+
+def spread(amounts: Sequence[float], source_offsets: Offsets, target_offsets: Offsets) -> list[float]:
+    """Amounts per source token as amounts per target token, by the characters that both stand for.
+
+    Each character of a source token gets an even share of its amount, and a target token what its
+    characters got. Tokens without a span have nothing to give, and get nothing.
+
+    Args:
+        amounts: one per source token.
+        source_offsets: (first character, character after the last) of each source token.
+        target_offsets: the same of each target token.
+    """
+    shares = [0.0] * max((stop for _, stop in (*source_offsets, *target_offsets)), default=0)
+    for amount, (start, stop) in zip(amounts, source_offsets, strict=True):
+        for at in range(start, stop):
+            shares[at] += amount / (stop - start)
+    return [sum(shares[start:stop]) for start, stop in target_offsets]

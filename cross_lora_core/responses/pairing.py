@@ -12,7 +12,7 @@ from torch import Tensor
 from cross_lora_core.evaluation import LoadedBase
 from cross_lora_core.responses.matching import matched_positions
 
-__all__ = ["PairedBatch", "TokenBatch", "pair_batches"]
+__all__ = ["PairedBatch", "TokenBatch", "pair_batches", "token_spans"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,11 +75,12 @@ def pair_batches(
 
 
 def _pair(source: LoadedBase, target: LoadedBase, text: str, skip: int) -> _Pair:
-    (ours, our_offsets), (theirs, their_offsets) = _tokens(source, text), _tokens(target, text)
+    (ours, our_offsets), (theirs, their_offsets) = token_spans(source, text), token_spans(target, text)
     return _Pair(ours, theirs, matched_positions(text, our_offsets, their_offsets, skip))
 
 
-def _tokens(loaded: LoadedBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+def token_spans(loaded: LoadedBase, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+    """Token ids of a text, as many as the model can read, and the characters each stands for."""
     read: Any = loaded.tokenizer(text, return_offsets_mapping=True)
     return list(read.input_ids)[: loaded.limit], list(read.offset_mapping)[: loaded.limit]
 

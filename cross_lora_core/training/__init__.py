@@ -12,7 +12,14 @@ from cross_lora_core.training.checkpoints import Checkpoint
 from cross_lora_core.training.recipes import LoraRecipe, TrainingRecipe
 from cross_lora_core.training.steps import TrainingRun, run_steps
 from cross_lora_core.training.supervised import train_adapter
-from cross_lora_core.training.weighted import WeightedRow, batch_rows, weighted_losses
+from cross_lora_core.training.weighted import (
+    WeightedRow,
+    batch_rows,
+    parts_that_fit,
+    scores_of,
+    targets_of,
+    weighted_losses,
+)
 
 __all__ = [
     "Checkpoint",
@@ -21,7 +28,10 @@ __all__ = [
     "TrainingRun",
     "WeightedRow",
     "batch_rows",
+    "parts_that_fit",
     "run_steps",
+    "scores_of",
+    "targets_of",
     "train_adapter",
     "weighted_losses",
 ]

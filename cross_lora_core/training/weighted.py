@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cross_lora_core.evaluation import LoadedBase
 
-__all__ = ["WeightedRow", "batch_rows", "parts_that_fit", "scores_of", "weighted_losses"]
+__all__ = ["WeightedRow", "batch_rows", "parts_that_fit", "scores_of", "targets_of", "weighted_losses"]
 
 LOGIT_BYTES = 256 << 20
 """Bound of the scores propagated back at once; with their gradients they take some four times as much."""
@@ -53,16 +53,9 @@ def weighted_losses(loaded: LoadedBase, rows: Sequence[WeightedRow]) -> Iterator
     total = sum(sum(row.weights[1:]) for row in rows)
     for part in parts_that_fit(rows, len(loaded.tokenizer)):
         scores, first = scores_of(loaded, part)
-        width = scores.shape[1]
-        ids, weights = torch.zeros(len(part), width, dtype=torch.long), torch.zeros(len(part), width)
-        for number, row in enumerate(part):
-            ends = len(row.ids) - 1 - first
-            ids[number, :ends] = torch.tensor(row.ids[first + 1 :])
-            weights[number, :ends] = torch.tensor(row.weights[first + 1 :])
-        losses = torch.nn.functional.cross_entropy(
-            scores.transpose(1, 2), ids.to(loaded.device), reduction="none"
-        )
-        yield (losses * weights.to(loaded.device)).sum() / total
+        ids, weights = targets_of(part, first, loaded.device)
+        losses = torch.nn.functional.cross_entropy(scores.transpose(1, 2), ids, reduction="none")
+        yield (losses * weights).sum() / total
 
 
 def scores_of(loaded: LoadedBase, rows: Sequence[WeightedRow]) -> tuple[Tensor, int]:
@@ -78,6 +71,17 @@ def scores_of(loaded: LoadedBase, rows: Sequence[WeightedRow]) -> tuple[Tensor, 
     kept = torch.arange(first, width - 1, device=loaded.device)
     output = loaded.model(input_ids=ids.to(loaded.device), logits_to_keep=kept, use_cache=False)
     return output.logits.float(), first
+
+
+def targets_of(rows: Sequence[WeightedRow], first: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and weights of what the scores from position `first` on predict, each [rows, width - first - 1]."""
+    width = max(len(row.ids) for row in rows) - 1 - first
+    ids, weights = torch.zeros(len(rows), width, dtype=torch.long), torch.zeros(len(rows), width)
+    for number, row in enumerate(rows):
+        ends = len(row.ids) - 1 - first
+        ids[number, :ends] = torch.tensor(row.ids[first + 1 :])
+        weights[number, :ends] = torch.tensor(row.weights[first + 1 :])
+    return ids.to(device), weights.to(device)
 
 
 def parts_that_fit(rows: Sequence[WeightedRow], vocabulary: int) -> Iterator[list[WeightedRow]]:

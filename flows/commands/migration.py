@@ -38,7 +38,7 @@ Adapters = Annotated[
     ),
 ]
 MethodName = Literal[
-    "auto", "effect", "cross-lora", "probe", "copy", "interpolate", "subspace", "subspace+null"
+    "auto", "effect", "refine", "cross-lora", "probe", "copy", "interpolate", "subspace", "subspace+null"
 ]
 MethodOption = Annotated[
     MethodName,
@@ -55,21 +55,21 @@ OutputRank = Annotated[
 OutputDtype = Annotated[
     Literal["float16", "bfloat16", "float32"], typer.Option("--output-dtype", help="Precision written")
 ]
+Refine = Annotated[
+    bool,
+    typer.Option("--refine/--no-refine", help="Let auto try distillation, which trains, as its last method"),
+]
+RefineSteps = Annotated[int, typer.Option("--refine-steps", min=1, help="Training steps of method refine")]
+RefineSeconds = Annotated[
+    float, typer.Option("--refine-seconds", min=1.0, help="Seconds after which refine stops training")
+]
 Evaluation = Annotated[
     str | None, typer.Option("--evaluation", help="JSON lines for adapters that have no evaluation file")
 ]
 
 
 def _request(
-    source: str,
-    target: list[str],
-    adapter: list[str] | None,
-    method: str,
-    rank: int,
-    anchor: str,
-    output_rank: int | None,
-    output_dtype: str,
-    evaluation: str | None,
+    source: str, target: list[str], adapter: list[str] | None, evaluation: str | None, **options: Any
 ) -> MigrationRequest:
     from cross_lora_core.migration import MigrationRequest
     from cross_lora_core.storage import absolute_location
@@ -79,13 +79,9 @@ def _request(
             "source": source,
             "targets": target,
             "adapters": adapter or [],
-            "method": method,
-            "rank": rank,
-            "anchor": anchor,
-            "output_rank": output_rank,
-            "output_dtype": output_dtype,
             "evaluation": absolute_location(evaluation) if evaluation else None,
             "requested_by": this_person(),
+            **options,
         }
     )
 
@@ -99,6 +95,9 @@ def plan(
     anchor: Anchor = "tokens",
     output_rank: OutputRank = None,
     output_dtype: OutputDtype = "float16",
+    refine: Refine = False,
+    refine_steps: RefineSteps = 150,
+    refine_seconds: RefineSeconds = 900.0,
     evaluation: Evaluation = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -107,8 +106,10 @@ def plan(
         from tasks.estimate_plan import describe_plan
 
         request = _request(
-            source, target, adapter, method, rank, anchor, output_rank, output_dtype, evaluation
-        )
+            source, target, adapter, evaluation,
+            method=method, rank=rank, anchor=anchor, output_rank=output_rank, output_dtype=output_dtype,
+            refine=refine, refine_steps=refine_steps, refine_seconds=refine_seconds,
+        )  # fmt: skip
         described = describe_plan(request)
         document(described, as_json, lambda: _show_plan(described))
 
@@ -158,6 +159,9 @@ def migrate(
     anchor: Anchor = "tokens",
     output_rank: OutputRank = None,
     output_dtype: OutputDtype = "float16",
+    refine: Refine = False,
+    refine_steps: RefineSteps = 150,
+    refine_seconds: RefineSeconds = 900.0,
     evaluation: Evaluation = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show Prefect's log lines")] = False,
     as_json: JsonFlag = False,
@@ -172,8 +176,10 @@ def migrate(
         from flows.embedded import configure_prefect
 
         request = _request(
-            source, target, adapter, method, rank, anchor, output_rank, output_dtype, evaluation
-        )
+            source, target, adapter, evaluation,
+            method=method, rank=rank, anchor=anchor, output_rank=output_rank, output_dtype=output_dtype,
+            refine=refine, refine_steps=refine_steps, refine_seconds=refine_seconds,
+        )  # fmt: skip
         embedded = configure_prefect(load_settings(), verbose=verbose)
         say(
             f"migrating {source} → {', '.join(target)} with {method}"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cross_lora_core.catalog import Catalog
 from cross_lora_core.errors import ObjectNotFound
-from cross_lora_core.migration import Method, MigrationOutcome, MigrationRequest
+from cross_lora_core.migration import TRAINING_OFF, Method, MigrationOutcome, MigrationRequest
 from cross_lora_core.settings import load_settings
 from flows.cli import app
 from flows.migrate_fleet import migrate_fleet
@@ -57,7 +57,11 @@ def test_a_fleet_is_chosen_for_one_by_one(fleet, home):
     evidence = evidence_of(outcome, "measured")
     assert evidence["confidence"] == pytest.approx(0.995)
     assert all(one["improvement"] and one["means"]["random"] for one in evidence["candidates"])
-    assert evidence["left_out"] == [{"method": "copy", "reason": "modules have other shapes in the target"}]
+    assert evidence["left_out"] == [
+        {"method": "copy", "reason": "modules have other shapes in the target"},
+        {"method": "refine", "reason": TRAINING_OFF},
+    ]
+    assert items["measured"].reason.endswith(f"refine was not tried: {TRAINING_OFF}")
     for one in items["measured"].candidates:
         told = json.loads((Path(one.output) / "migration.json").read_text())
         assert told["method"] == one.method
@@ -116,6 +120,7 @@ def test_the_identity_hop_is_a_copy_and_nothing_else_is_tried(fleet):
     assert [(one["method"], "a copy is exact" in one["reason"]) for one in left] == [
         ("effect", True),
         ("cross-lora", True),
+        ("refine", True),
     ]
 
 

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from cross_lora_core.migration import (
     DATA_FREE,
+    TRAINING_OFF,
     BaseSimilarity,
     Ladder,
     Method,
@@ -30,8 +31,9 @@ FACTS = {
 }
 
 
-def ladder(method: str = "auto", **changes) -> Ladder:
-    spec = TransferSpec.from_request(MigrationRequest(source="s", targets=["t"], method=method))
+def ladder(method: str = "auto", *, refine: bool = True, **changes) -> Ladder:
+    request = MigrationRequest(source="s", targets=["t"], method=method, refine=refine)
+    spec = TransferSpec.from_request(request)
     return build_ladder(spec, PairFacts(**(FACTS | changes)))
 
 
@@ -45,7 +47,7 @@ def test_a_method_asked_for_by_name_is_the_only_rung():
 
 
 def test_related_bases_of_equal_shape_begin_with_a_copy():
-    assert methods(ladder()) == ["copy", *map(str, DATA_FREE)]
+    assert methods(ladder()) == ["copy", *map(str, DATA_FREE), "refine"]
     assert ladder().left_out == ()
     assert all(rung.method is not Method.AUTO for rung in ladder().rungs)
 
@@ -60,7 +62,7 @@ def test_related_bases_of_equal_shape_begin_with_a_copy():
 )
 def test_a_copy_is_left_out_with_the_reason(changes, reason):
     found = ladder(**changes)
-    assert methods(found) == [*map(str, DATA_FREE)]
+    assert methods(found) == [*map(str, DATA_FREE), "refine"]
     (left,) = found.left_out
     assert left.method is Method.COPY
     assert reason in left.reason
@@ -69,7 +71,7 @@ def test_a_copy_is_left_out_with_the_reason(changes, reason):
 def test_on_the_same_weights_nothing_but_the_copy_is_tried():
     found = ladder(same_weights=True, similarity=None)
     assert methods(found) == ["copy"]
-    assert {one.method for one in found.left_out} == set(DATA_FREE)
+    assert {one.method for one in found.left_out} == {*DATA_FREE, Method.REFINE}
     assert all("a copy is exact" in one.reason for one in found.left_out)
 
 
@@ -84,6 +86,13 @@ def test_without_a_tokenizer_no_tokens_are_shared():
     found = ladder(tokenizers=False)
     assert "cross-lora" not in methods(found)
     assert any("no shared tokens" in one.reason for one in found.left_out)
+
+
+def test_what_trains_is_tried_only_where_it_is_allowed():
+    found = ladder(refine=False)
+    assert methods(found) == ["copy", *map(str, DATA_FREE)]
+    assert [(one.method, one.reason) for one in found.left_out] == [(Method.REFINE, TRAINING_OFF)]
+    assert methods(ladder("refine", refine=False)) == ["refine"]  # asking for it by name allows it
 
 
 # similarity

@@ -152,6 +152,29 @@ def test_keys_depend_on_what_decides_the_content_and_on_nothing_else(bases, adap
     assert adapter_prefix(source, target, "org/x y", "a", tokens).startswith("adapters/new/org--x--y/")
 
 
+def test_how_to_train_decides_what_is_trained_and_nothing_else(bases, adapters):
+    plan = planned(bases, adapters, "wide")
+    source, target = plan.source, plan.targets[0].base
+    assert spec(refine=True, refine_steps=7).digest == spec().digest
+    trained = [
+        spec(method="refine"),
+        spec(method="refine", refine_steps=7),
+        spec(method="refine", refine_seconds=7),
+    ]
+    assert len({projection_key(source, target, "a", one, 0, 1) for one in trained}) == 3
+    assert len({adapter_prefix(source, target, "x", "a", one) for one in trained}) == 3
+    assert {one.start.digest for one in trained} == {spec(method="effect").digest}
+    measured = AdapterCandidate("measured", str(adapters / "measured"), evaluation="rows.jsonl")
+
+    def auto(**changes) -> str:
+        options = spec(method="auto", **changes)
+        return make_plan(bases["old"], [bases["new"]], [measured], options, GROUP_BYTES).request_digest
+
+    requests = [auto(), auto(refine=True), auto(refine=True, refine_steps=7)]
+    assert len(set(requests)) == 3
+    assert auto(refine_steps=7) == auto()
+
+
 @pytest.mark.parametrize(
     ("name", "segment"), [("a/b", "a--b"), ("../x", "x"), ("…", "unnamed"), ("ok-1.2_3", "ok-1.2_3")]
 )

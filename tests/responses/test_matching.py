@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, processors
 
-from cross_lora_core.responses import matched_positions
+from cross_lora_core.responses import matched_positions, spread
 from tests.support.pico_models import byte_level_tokenizer, sentencepiece_tokenizer
 
 
@@ -75,3 +75,22 @@ def test_a_normaliser_that_changes_the_text_costs_positions_not_truth(normalizer
     plain, other = byte_level_tokenizer().encode(text), changed.encode(text)
     assert len(pairs) >= 4
     assert all(plain.offsets[i][1] == other.offsets[j][1] for i, j in pairs)
+
+
+def test_amounts_are_spread_by_the_characters_both_stand_for():
+    ours = [(0, 0), (0, 4), (4, 6), (6, 8)]
+    theirs = [(0, 0), (0, 2), (2, 6), (6, 7), (7, 8)]
+    assert spread([9.0, 4.0, 1.0, 3.0], ours, theirs) == pytest.approx([0.0, 2.0, 3.0, 1.5, 1.5])
+    assert spread([], [], [(0, 3)]) == [0.0]
+
+
+@given(st.text("the cat sat on été!", min_size=1, max_size=30), st.randoms(use_true_random=False))
+def test_tokens_that_are_read_alike_keep_their_amounts_and_others_the_sum(text, random):
+    one, other = byte_level_tokenizer(), sentencepiece_tokenizer()
+    ours, theirs = offsets(one, text), offsets(other, text)
+    amounts = [random.random() for _ in ours]
+    if len(set(ours)) == len(ours):  # no two share the bytes of a character
+        assert spread(amounts, ours, ours) == pytest.approx(amounts)
+    covered = {at for start, stop in theirs for at in range(start, stop)}
+    if len(set(theirs)) == len(theirs) and covered == set(range(len(text))):
+        assert sum(spread(amounts, ours, theirs)) == pytest.approx(sum(amounts))

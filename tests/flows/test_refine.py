@@ -1,0 +1,117 @@
+"""Method `refine` as a flow: what it begins with, its own strings, one training, a verdict; killed, it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cross_lora_core.errors import FinalError
+from cross_lora_core.migration import Method, MigrationRequest, ProbeSpec, TransferSpec
+from cross_lora_core.settings import load_settings
+from flows.cli import app
+from flows.migrate_fleet import migrate_fleet
+
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_server", "home", "few_strings")]
+
+
+@pytest.fixture
+def few_strings(monkeypatch):
+    monkeypatch.setattr(TransferSpec, "probes", property(lambda _: ProbeSpec(12, 24)))
+    monkeypatch.setattr(TransferSpec, "strings", property(lambda _: ProbeSpec(16, 24, (0.0,), 1)))
+    monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", "65536")
+
+
+def refine(fleet, *names: str, **changes) -> MigrationRequest:
+    values = {
+        "source": str(fleet.source),
+        "targets": [str(fleet.target)],
+        "adapters": [fleet.adapter(name) for name in names],
+        "method": "refine",
+        "refine_steps": 4,
+    }
+    return MigrationRequest.model_validate(values | changes)
+
+
+def stored(kind: str) -> list[Path]:
+    root = Path(load_settings().store_url.removeprefix("file://"))
+    return sorted(one for one in (root / kind).rglob("*") if one.suffix in (".json", ".safetensors"))
+
+
+def test_an_adapter_is_distilled_and_judged(fleet, home):
+    arguments = ["migrate", "--source", str(fleet.source), "--target", str(fleet.target), "--json"]
+    arguments += ["--adapter", fleet.adapter("measured"), "--method", "refine", "--refine-steps", "4"]
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    (item,) = json.loads(done.stdout)["items"]
+    assert item["verdict"] in ("no_effect", "migrated", "harmful")
+    assert item["modules_landed"] == item["modules_expected"] == 4 * 7
+    folder = Path(item["output"])
+    told = json.loads((folder / "migration.json").read_text())
+    assert told["method"] == "refine"
+    assert "generated" in told["training"]["data"]
+    assert (told["training"]["steps"], told["training"]["loss"]) == (4, "cross-entropy")
+    assert "distilled" in (folder / "README.md").read_text()
+    assert "without data or training" not in (folder / "README.md").read_text()
+    config = json.loads((folder / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"]) == (16, 16)
+    assert len(stored("probes")) == 2
+    assert not list((home / "work").iterdir())  # a finished training needs no checkpoint
+
+
+def test_an_adapter_that_changes_nothing_stays_so(fleet):
+    (item,) = migrate_fleet(refine(fleet, "empty")).items
+    assert item.verdict == "no_effect"
+
+
+def test_killed_it_goes_on_from_its_checkpoint(fleet, home, monkeypatch):
+    import tasks.refine_adapter as module
+
+    seen: list[int] = []
+
+    def kill(done: int, _loss: float) -> None:
+        seen.append(done)
+        if done == 27:
+            raise FinalError("a worker", "none", "the cluster", "Run it again.")
+
+    request = refine(fleet, "plain", refine_steps=30)
+    with monkeypatch.context() as killing:
+        killing.setattr(module, "_tell", kill)
+        (broken,) = migrate_fleet(request).items
+    assert broken.status == "failed"
+    assert len(list((home / "work").iterdir())) == 1
+    monkeypatch.setattr(module, "_tell", lambda done, _loss: seen.append(done))
+    (done,) = migrate_fleet(request).items
+    assert done.status == "done"
+    assert seen == [*range(1, 28), *range(26, 31)]  # it was kept at step 25
+    assert not list((home / "work").iterdir())
+    monkeypatch.setattr(module, "refine", lambda *_a, **_n: pytest.fail("trained again"))
+    (same,) = migrate_fleet(refine(fleet, "plain", refine_steps=30, output_dtype="float32")).items
+    assert same.output != done.output
+
+
+def test_auto_tries_it_last_where_it_may_and_fits_only_once(fleet, monkeypatch):
+    import tasks.fit_effect as module
+
+    fits, real = [], module.fit_effect
+
+    def counting(*arguments):
+        fits.append(arguments[4])
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "fit_effect", counting)
+    monkeypatch.setattr("cross_lora_core.migration.ladder.DATA_FREE", (Method.EFFECT,))
+    (item,) = migrate_fleet(refine(fleet, "measured", method="auto", refine=True)).items
+    assert [one.method for one in item.candidates] == ["effect", "refine"]
+    landings = [one for group in fits for one in group]
+    assert len(landings) == len(set(landings)) == 4
+    assert "not tried" not in item.reason
+
+
+def test_other_steps_are_another_result(fleet):
+    (one,) = migrate_fleet(refine(fleet, "plain")).items
+    (other,) = migrate_fleet(refine(fleet, "plain", refine_steps=5)).items
+    (later,) = migrate_fleet(refine(fleet, "plain", refine_seconds=60)).items
+    assert len({one.output, other.output, later.output}) == 3
