@@ -4,16 +4,19 @@ Three tasks are written by this file from word lists of our own (same licence
 as the project); the fourth is Ambrose Bierce's Devil's Dictionary (1911), which
 is in the public domain and lies in `text/`. Rows depend on the seed only, and
 held-out rows use names, services and words that no training row contains.
+
+    python examples/make_rows.py --out .cross-lora/rows     # as files, for an experiment
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 
-__all__ = ["TASKS", "Row", "rows_of"]
+__all__ = ["TASKS", "Row", "rows_of", "write_rows"]
 
 Row = dict[str, str]
 TEXT = Path(__file__).parent / "text"
@@ -248,3 +251,35 @@ def rows_of(task: str, count: int, *, held_out: bool, seed: int = 11) -> list[Ro
         row = make(random_, held_out)
         distinct[row["prompt"]] = row
     return list(distinct.values())
+
+
+def write_rows(folder: Path, training: int = 900, evaluation: int = 200) -> None:
+    """Write `TASK.training.jsonl` and `TASK.evaluation.jsonl` of every task into a folder.
+
+    Args:
+        folder: made if need be; files in it are replaced.
+        training: rows of each task, fewer where it has no more.
+        evaluation: the same of held-out rows.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for task in TASKS:
+        for kind, count in (("training", training), ("evaluation", evaluation)):
+            rows = rows_of(task, count, held_out=kind == "evaluation")
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            (folder / f"{task}.{kind}.jsonl").write_text(lines, encoding="utf-8")
+
+
+def main() -> None:
+    """Write the files."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder of the files")
+    parser.add_argument("--training", type=int, default=900, help="rows of each task to train on")
+    parser.add_argument("--evaluation", type=int, default=200, help="held-out rows of each task")
+    given = parser.parse_args()
+    write_rows(given.out, given.training, given.evaluation)
+
+
+if __name__ == "__main__":
+    main()

@@ -178,6 +178,7 @@ class _Run:
             self.plan.rows[cell.task].evaluation,
             output_dtype=experiment.output_dtype,
             confidence=experiment.confidence,
+            generate=experiment.task(cell.task).generate,
             **given,
         )
         found = _settled(measure_cell.submit(job))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,11 +15,14 @@ from prefect import task
 from cross_lora_core.adapters import Adapter, local_adapter, read_adapter
 from cross_lora_core.evaluation import (
     EvaluationRow,
+    Figures,
+    Score,
     dataset_digest,
     each_choice,
     environment,
     figures,
     read_rows,
+    score,
 )
 from cross_lora_core.experiments import (
     AdapterFacts,
@@ -32,16 +35,20 @@ from cross_lora_core.experiments import (
     machine,
 )
 from cross_lora_core.migration import BaseRef
-from cross_lora_core.settings import load_settings
+from cross_lora_core.settings import Settings, load_settings
 from cross_lora_core.storage import open_folder
 from tasks.device_slots import DEVICE_TAG, device_slot, torch_device
-from tasks.evaluate_adapter import measured_losses
+from tasks.evaluate_adapter import measured_losses, measured_matches
 from tasks.runtime import TASK_OPTIONS, open_ref
 from tasks.write_controls import random_control, write_control, zero_control
 
 __all__ = ["CellJob", "measure_cell", "measure_energies"]
 
 _WEIGHTS = "adapter_model.safetensors"
+
+_ByRow = Callable[[BaseRef, Path | None, Sequence[EvaluationRow], Settings], list[float]]
+_Compared = tuple[list[float], list[float] | None, list[float] | None]
+"""Of the cell, of the base alone, of the adapter trained on it."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,7 @@ class CellJob:
         output_dtype: that a control is written in.
         confidence: level of the intervals.
         steps: the adapter was trained for, if it was.
+        generate: count exact matches, too.
     """
 
     cell: Cell
@@ -68,32 +76,48 @@ class CellJob:
     output_dtype: str = "float16"
     confidence: float = 0.95
     steps: int | None = None
+    generate: bool = False
 
 
 @task(name="measure", task_run_name="measure {job.cell.id}", tags=[DEVICE_TAG], **TASK_OPTIONS)
 def measure_cell(job: CellJob) -> CellResult:
-    """Losses of the cell and of what it is compared with, from the catalog where it has them."""
-    rows, settings = read_rows(job.rows.location), load_settings()
-    scored = each_choice(rows)
-
-    def losses(folder: Path | None) -> list[float]:
-        return measured_losses(job.base, folder, scored, settings)
-
+    """Figures of the cell, from the catalog where it has what was measured by row."""
+    rows = read_rows(job.rows.location)
     with device_slot(), _put_on(job) as folder:
-        alone = losses(None) if folder else None
-        trained = losses(_local(job.trained)) if job.trained else None
-        found = figures(rows, losses(folder), alone, trained, confidence=job.confidence, seed=settings.seed)
+        found, matched = _figures(job, rows, folder)
         return CellResult(
             cell=job.cell,
             key=job.key,
             status="measured",
             figures=found,
+            exact_match=matched,
             confidence=job.confidence,
             adapter=_facts(job) if job.cell.kind in ("trained", "transferred") else None,
-            losses=_kept(job, folder, scored),
+            losses=_kept(job, folder, rows),
             machine=machine(torch_device()),
             measured_at=_now(),
         )
+
+
+def _figures(
+    job: CellJob, rows: Sequence[EvaluationRow], folder: Path | None
+) -> tuple[Figures, Score | None]:
+    """Compared with the base alone and with the adapter trained on it, where the cell has them."""
+    settings = load_settings()
+    trained = _local(job.trained) if job.trained else None
+    level, seed = job.confidence, settings.seed
+
+    def by_row(measured: _ByRow, scored: Sequence[EvaluationRow]) -> _Compared:
+        return (
+            measured(job.base, folder, scored, settings),
+            measured(job.base, None, scored, settings) if folder else None,
+            measured(job.base, trained, scored, settings) if trained else None,
+        )
+
+    found = figures(rows, *by_row(measured_losses, each_choice(rows)), confidence=level, seed=seed)
+    written = [row for row in rows if not row.choices] if job.generate else []
+    matches = by_row(measured_matches, written) if written else None
+    return found, score(*matches, confidence=level, seed=seed) if matches else None
 
 
 def _now() -> str:
@@ -131,11 +155,11 @@ def _facts(job: CellJob) -> AdapterFacts:
     )
 
 
-def _kept(job: CellJob, folder: Path | None, scored: tuple[EvaluationRow, ...]) -> LossesKept:
+def _kept(job: CellJob, folder: Path | None, rows: Sequence[EvaluationRow]) -> LossesKept:
     return LossesKept(
         base_digest=job.base.digest,
         adapter_digest=read_adapter(folder).digest if folder else "",
-        dataset_digest=dataset_digest(scored),
+        dataset_digest=dataset_digest(each_choice(rows)),
         dtype=load_settings().evaluation_dtype,
         environment=environment(torch_device()),
     )

@@ -104,7 +104,7 @@ def cell_key(
     parts: list[object] = [VERSION, cell.id, experiment.confidence, settings.seed, settings.evaluation_dtype]
     parts += [(bases[one].digest, bases[one].tokenizer) for one in (cell.model, cell.source) if one]
     if cell.task:
-        parts.append(rows[cell.task].evaluation.digest)
+        parts += [rows[cell.task].evaluation.digest, experiment.task(cell.task).generate]
     training = cell.training_on(cell.model)
     if training:
         parts += [recipe_of(experiment, training).as_dict(), rows[training.task].training.digest]

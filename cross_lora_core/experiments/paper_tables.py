@@ -33,9 +33,9 @@ def models_and_tasks(experiment: Experiment, results: Results) -> Table:
     return Table(
         "models",
         "Bases, trained and transferred adapters (Table 2)",
-        "Accuracy where the task has choices, else loss in nats per character; ± is the standard error over "
-        "rows, square brackets hold the least and greatest of several seeds, round ones the change against "
-        "the base alone in percent of it.",
+        "Accuracy where the task has choices, share of exact matches where text is generated, else loss in "
+        "nats per character; ± is the standard error over rows, square brackets hold the least and greatest "
+        "of several seeds, round ones the change against the base alone in percent of it.",
         ("model", "adapter", "recipe", *(one.name for one in experiment.tasks)),
         tuple(rows) if experiment.tasks else (),
     )
@@ -105,8 +105,8 @@ def ranks_and_sizes(experiment: Experiment, results: Results) -> Table:
         "ranks",
         "Rank and checkpoint size (Figure 3)",
         "Rank of the bases: singular vectors kept per weight. Sizes are of the adapters' weights as written.",
-        ("source → target", "task", "recipe", "seed", "method", "rank of bases", "loss", "accuracy",
-         "gap recovered", "rank written", "MB", "MB trained here"),
+        ("source → target", "task", "recipe", "seed", "method", "rank of bases", "loss",
+         "accuracy or exact matches", "gap recovered", "rank written", "MB", "MB trained here"),
         tuple(_rank_row(results, one) for one in cells if several),
     )  # fmt: skip
 
@@ -121,7 +121,7 @@ def _rank_row(results: Results, cell: Cell) -> tuple[str, ...]:
         f"{cell.method}",
         f"{cell.rank}",
         loss_text(found),
-        text_of(found, lambda one: f"{one.accuracy.mean:.4f}" if one.accuracy else NOTHING),
+        f"{found.score.mean:.4f}" if found and found.score else NOTHING,
         text_of(found, gap_text),
         f"{found.adapter.rank}" if found and found.adapter else NOTHING,
         _megabytes(found),

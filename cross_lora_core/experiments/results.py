@@ -17,7 +17,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cross_lora_core.errors import ConfigurationError
-from cross_lora_core.evaluation import Figures
+from cross_lora_core.evaluation import Figures, Score
 from cross_lora_core.experiments.cells import Cell
 
 __all__ = ["AdapterFacts", "CellResult", "Cost", "Energy", "LossesKept", "Results", "read_results", "record"]
@@ -92,7 +92,8 @@ class CellResult(_Value):
     Attributes:
         key: of everything the figure depends on; another key means that it has to be measured anew.
         status: `measured`; `refused`: there is nothing to measure, `reason` says why; `failed`: try again.
-        confidence: level of the intervals in `figures`.
+        exact_match: of the rows without choices, where the task asks for it: those the model writes.
+        confidence: level of the intervals.
         verdict: of the migration that moved the adapter.
         cost: of training or moving the adapter; None where it was found made.
         machine: what measured it.
@@ -104,6 +105,7 @@ class CellResult(_Value):
     status: Literal["measured", "refused", "failed"]
     reason: str = ""
     figures: Figures | None = None
+    exact_match: Score | None = None
     confidence: float | None = None
     energy: Energy | None = None
     adapter: AdapterFacts | None = None
@@ -112,6 +114,12 @@ class CellResult(_Value):
     cost: Cost | None = None
     machine: str = ""
     measured_at: str = ""
+
+    @property
+    def score(self) -> Score | None:
+        """Accuracy where the task has choices, exact matches where text was generated; None where neither."""
+        accuracy = self.figures.accuracy if self.figures else None
+        return accuracy or self.exact_match
 
 
 class Results(_Value):

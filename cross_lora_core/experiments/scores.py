@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from cross_lora_core.evaluation import Figures
+from cross_lora_core.evaluation import GapRecovered, Mean
 from cross_lora_core.experiments.cells import Cell, Kind, cells_of, ranks_of
-from cross_lora_core.experiments.results import Results
+from cross_lora_core.experiments.results import CellResult, Results
 from cross_lora_core.experiments.spec import Experiment, Pair
 from cross_lora_core.experiments.table import NOT_RUN, NOTHING
 from cross_lora_core.migration import Method
 
-__all__ = ["Column", "columns_of", "gaps", "mean", "pair_name", "score_text"]
+__all__ = ["Column", "Measure", "columns_of", "gaps", "mean", "pair_name", "score_text"]
 
 
 class Column(NamedTuple):
@@ -40,6 +40,10 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+Measure = Literal["loss", "score"]
+"""By what a gap is measured: loss, or accuracy and exact matches, where a task has them."""
+
+
 def gaps(
     experiment: Experiment,
     results: Results,
@@ -47,6 +51,7 @@ def gaps(
     recipe: str,
     column: Column,
     kind: Kind = "transferred",
+    measure: Measure = "loss",
 ) -> list[float]:
     """Shares of the gap recovered, of every task and seed that has one.
 
@@ -57,11 +62,17 @@ def gaps(
         recipe: that adapters were trained by.
         column: method and rank.
         kind: `transferred`, or the control beside it.
+        measure: of the gap.
     """
     wanted = (kind, pair.source, pair.target, recipe, *column)
     cells = [one for one in cells_of(experiment) if _coordinates(one) == wanted]
-    figures = [found.figures for one in cells if (found := results.of(one)) and found.figures]
-    return [one.gap.share.mean for one in figures if one.gap and one.gap.share]
+    found = [_gap(one, measure) for one in map(results.of, cells) if one]
+    return [one.share.mean for one in found if one and one.share]
+
+
+def _gap(found: CellResult, measure: Measure) -> GapRecovered | None:
+    judged = found.figures if measure == "loss" else found.score
+    return judged.gap if judged else None
 
 
 def _coordinates(cell: Cell) -> tuple[object, ...]:
@@ -69,30 +80,30 @@ def _coordinates(cell: Cell) -> tuple[object, ...]:
 
 
 def score_text(results: Results, cells: Sequence[Cell]) -> str:
-    """Mean accuracy over seeds, or loss where the task has no choices, and its change against the base alone.
+    """Mean over seeds of accuracy, exact matches or loss, and its change against the base alone.
 
     Args:
         results: of the experiment.
         cells: the same but for their seeds.
     """
     found = [one for one in map(results.of, cells) if one is not None]
-    figures = [one.figures for one in found if one.figures]
-    if not figures:
+    means = [one for one in map(_judged, found) if one]
+    if not means:
         return NOTHING if found else NOT_RUN
-    text, value = _score(figures)
+    value, text = mean([one.mean for one in means]), _mean_text(means)
     alone = results.of(cells[0].beside("base"))
-    if cells[0].kind == "base" or alone is None or alone.figures is None:
-        return text
-    _, before = _score([alone.figures])
-    return f"{text} ({(value - before) / before:+.2%})" if before else text
+    before = _judged(alone) if alone and cells[0].kind != "base" else None
+    return f"{text} ({(value - before.mean) / before.mean:+.2%})" if before and before.mean else text
 
 
-def _score(figures: Sequence[Figures]) -> tuple[str, float]:
+def _judged(found: CellResult) -> Mean | None:
+    return found.score or (found.figures.loss if found.figures else None)
+
+
+def _mean_text(means: Sequence[Mean]) -> str:
     """With the standard error over rows of one seed, or the least and greatest of several."""
-    means = [one.accuracy or one.loss for one in figures]
-    value = mean([one.mean for one in means])
-    if len(means) > 1:
-        least, most = min(one.mean for one in means), max(one.mean for one in means)
-        return f"{value:.4f} [{least:.4f} … {most:.4f}]", value
+    values = [one.mean for one in means]
+    if len(values) > 1:
+        return f"{mean(values):.4f} [{min(values):.4f} … {max(values):.4f}]"
     error = means[0].standard_error
-    return f"{value:.4f}" + ("" if error is None else f" ± {error:.4f}"), value
+    return f"{values[0]:.4f}" + ("" if error is None else f" ± {error:.4f}")

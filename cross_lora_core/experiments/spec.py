@@ -75,12 +75,18 @@ class RowsFile(_Entry):
 
 
 class TaskEntry(_Entry):
-    """What adapters are trained for; `steps` of a recipe, by its name, where this task needs others."""
+    """What adapters are trained for.
+
+    Attributes:
+        steps: of a recipe, by its name, where this task needs others.
+        generate: rows without choices are also written by the model, and exact matches counted.
+    """
 
     name: Name
     training: RowsFile
     evaluation: RowsFile
     steps: dict[Name, Annotated[int, Field(ge=1)]] = {}
+    generate: bool = False
 
 
 class Experiment(_Entry):
@@ -145,7 +151,7 @@ class Experiment(_Entry):
         Raises:
             ConfigurationError: a variable is not set.
         """
-        filled = re.sub(r"\$(?:\{(\w+)\}|(\w+))", lambda found: _variable(found[1] or found[2], text), text)
+        filled = _VARIABLE.sub(lambda found: _variable(found, text), text)
         if "://" in filled:
             return filled
         path = self.folder / Path(filled).expanduser()
@@ -194,9 +200,14 @@ def _refuse_unknown(kind: str, used: Iterable[str], known: Iterable[str]) -> Non
             raise ValueError(f"a {kind} of the file ({', '.join(names) or 'it has none'}), not {one!r}")
 
 
-def _variable(name: str, text: str) -> str:
-    value = os.environ.get(name)
-    if not value:
+_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}]*))?\}|(\w+))")
+"""`$NAME`, `${NAME}`, or `${NAME:-what stands for it where it is not set}`."""
+
+
+def _variable(found: re.Match[str], text: str) -> str:
+    name = found[1] or found[3]
+    value = os.environ.get(name) or found[2]
+    if value is None:
         raise ConfigurationError(
             f"environment variable {name}", "not set", text, f"Set {name}, or write the path into the file."
         )

@@ -14,7 +14,7 @@ from cross_lora_core.experiments.paper_tables import (
     time_and_memory,
 )
 from cross_lora_core.experiments.results import Results
-from cross_lora_core.experiments.scores import Column, columns_of, gaps, mean, pair_name
+from cross_lora_core.experiments.scores import Column, Measure, columns_of, gaps, mean, pair_name
 from cross_lora_core.experiments.spec import Experiment, Pair
 from cross_lora_core.experiments.table import (
     NOT_RUN,
@@ -33,6 +33,7 @@ def tables_of(experiment: Experiment, results: Results) -> tuple[Table, ...]:
     """Every table that the experiment has cells for."""
     made = (
         methods_side_by_side(experiment, results),
+        methods_side_by_side(experiment, results, "score"),
         every_transfer(experiment, results),
         models_and_tasks(experiment, results),
         interpolation_or_projection(experiment, results),
@@ -43,7 +44,18 @@ def tables_of(experiment: Experiment, results: Results) -> tuple[Table, ...]:
     return tuple(one for one in made if one.rows)
 
 
-def methods_side_by_side(experiment: Experiment, results: Results) -> Table:
+_GAP_NOTE = (
+    "(base − transferred) / (base − trained on the target), mean over tasks and seeds; in brackets that of "
+    "the random control of the same norm. 100 % is as good as training there. Where what training gains "
+    "cannot be told from chance, there is no gap and the task is left out."
+)
+_GAP_TITLES: dict[Measure, str] = {
+    "loss": "Gap recovered by method, in loss",
+    "score": "Gap recovered by method, in accuracy or exact matches",
+}
+
+
+def methods_side_by_side(experiment: Experiment, results: Results, measure: Measure = "loss") -> Table:
     """Share of the gap recovered by every method and its random control, pair by pair."""
     columns = columns_of(experiment)
     rows = [
@@ -51,24 +63,25 @@ def methods_side_by_side(experiment: Experiment, results: Results) -> Table:
             pair_name(pair),
             "yes" if pair.related else "no",
             recipe,
-            *(_mean_gap(experiment, results, pair, recipe, column) for column in columns),
+            *(_mean_gap(experiment, results, pair, recipe, column, measure) for column in columns),
         )
         for pair, recipe in product(experiment.pairs, experiment.recipes)
     ]
+    judged = measure == "loss" or any(one.score for one in results.cells.values())
     return Table(
-        "gap",
-        "Gap recovered, by method",
-        "(base − transferred) / (base − trained on the target) by loss, mean over tasks and seeds; in "
-        "brackets the random control of the same norm. 100 % is as good as training there. Where what "
-        "training gains cannot be told from chance, there is no gap and the task is left out.",
+        f"gap-{measure}",
+        _GAP_TITLES[measure],
+        _GAP_NOTE,
         ("source → target", "related", "recipe", *map(str, columns)),
-        tuple(rows) if experiment.tasks else (),
+        tuple(rows) if experiment.tasks and judged else (),
     )
 
 
-def _mean_gap(experiment: Experiment, results: Results, pair: Pair, recipe: str, column: Column) -> str:
-    moved = gaps(experiment, results, pair, recipe, column)
-    random = gaps(experiment, results, pair, recipe, column, "random")
+def _mean_gap(
+    experiment: Experiment, results: Results, pair: Pair, recipe: str, column: Column, measure: Measure
+) -> str:
+    moved = gaps(experiment, results, pair, recipe, column, measure=measure)
+    random = gaps(experiment, results, pair, recipe, column, "random", measure)
     if not moved:
         return NOTHING
     return f"{mean(moved):+.1%}" + (f" ({mean(random):+.1%})" if random else "")

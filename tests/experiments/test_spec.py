@@ -134,7 +134,9 @@ def test_places_are_relative_to_the_file_and_may_name_variables(written, tmp_pat
     assert experiment.located("s3://bucket/x.jsonl") == "s3://bucket/x.jsonl"
     monkeypatch.setenv("SOMEWHERE", str(tmp_path))
     assert experiment.located("$SOMEWHERE/x") == experiment.located("${SOMEWHERE}/x") == str(tmp_path / "x")
+    assert experiment.located("${SOMEWHERE:-other}/x") == str(tmp_path / "x")
     monkeypatch.delenv("SOMEWHERE")
+    assert experiment.located("${SOMEWHERE:-../other}/x") == str(written.file.parent / "../other/x")
     with pytest.raises(ConfigurationError, match="environment variable SOMEWHERE, got not set"):
         experiment.located("$SOMEWHERE/x")
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cross_lora_core.evaluation import EvaluationRow, figures
+from cross_lora_core.evaluation import EvaluationRow, figures, score
 from cross_lora_core.experiments import (
     AdapterFacts,
     Cell,
@@ -24,6 +24,8 @@ from cross_lora_core.experiments import (
     plots_of,
     tables_of,
 )
+from cross_lora_core.experiments.scores import Column, gaps
+from cross_lora_core.migration import Method
 from tests.support.experiments import PicoExperiment, write_experiment
 
 ROWS = 40
@@ -87,7 +89,16 @@ def full(written: PicoExperiment) -> Experiment:
 def test_every_cell_is_in_the_tables(written):
     experiment = full(written)
     tables = named(tables_of(experiment, all_measured(experiment)))
-    assert set(tables) == {"gap", "transfers", "models", "interpolation", "ranks", "cost", "energy"}
+    assert set(tables) == {
+        "gap-loss",
+        "gap-score",
+        "transfers",
+        "models",
+        "interpolation",
+        "ranks",
+        "cost",
+        "energy",
+    }
     cells = cells_of(experiment)
     transfers = [one for one in cells if one.kind == "transferred"]
     assert len(tables["transfers"].rows) == len(transfers)
@@ -110,7 +121,7 @@ def test_figures_are_what_was_measured(written):
     assert share == pytest.approx(20, abs=1)
     assert float(row["gap of random"].rstrip("%")) == pytest.approx(-4, abs=1)
     assert row["verdict"] == "migrated"
-    (gap,) = tables["gap"].rows
+    (gap,) = tables["gap-loss"].rows
     assert [float(cell.split("%")[0]) for cell in gap[3:]] == pytest.approx([20] * 4, abs=1)
 
 
@@ -149,14 +160,14 @@ def test_what_was_not_run_is_a_dot_and_what_was_refused_a_dash(written):
     assert by_method["cross-lora @8"][7:] == ("·",) * 7
     assert by_method["copy"][7:] == ("–",) * 6 + ("refused",)
     assert by_method["interpolate"][-1] == "migrated"
-    (gap,) = tables["gap"].rows
+    (gap,) = tables["gap-loss"].rows
     assert (gap[3], gap[5]) == ("–", "–")
 
 
 def test_nothing_was_run(written):
     experiment = load_experiment(written.file)
     tables = tables_of(experiment, results_of(experiment))
-    assert {one.name for one in tables} == {"gap", "transfers", "models", "interpolation"}
+    assert {one.name for one in tables} == {"gap-loss", "transfers", "models", "interpolation"}
     assert plots_of(experiment, results_of(experiment)) == {}
 
 
@@ -178,3 +189,29 @@ def test_plots(written):
     assert set(plots) == {"energy.svg", "gap-tiny.svg", "ranks-tiny.svg", *pairs}
     assert all(text.startswith("<svg") and text.rstrip().endswith("</svg>") for text in plots.values())
     assert plots == plots_of(experiment, all_measured(experiment))
+
+
+def test_exact_matches_stand_where_text_is_generated(written):
+    experiment = load_experiment(written.file)
+    hits = {"base": [0.0] * 30 + [1.0] * 10, "trained": [1.0] * 40, "transferred": [1.0] * 20 + [0.0] * 20}
+    cells = []
+    for one in map(measured, cells_of(experiment)):
+        others = (None, None) if one.cell.kind in ("base", "trained") else (hits["base"], hits["trained"])
+        own = hits.get(one.cell.kind, hits["base"])
+        matched = score(own, *others) if one.cell.task == "sentences" else None
+        cells.append(one.model_copy(update={"exact_match": matched}))
+    tables = named(tables_of(experiment, results_of(experiment, *cells)))
+    by_label = {row[:2]: row[3] for row in tables["models"].rows}
+    assert by_label["new", "none"].startswith("0.2500 ±")
+    assert by_label["new", "cross-lora @8 from old"].endswith("(+100.00%)")
+    (gap,) = tables["gap-score"].rows
+    shares = gaps(
+        experiment,
+        results_of(experiment, *cells),
+        experiment.pairs[0],
+        "tiny",
+        Column(Method.CROSS_LORA, 8),
+        measure="score",
+    )
+    assert shares[0] == pytest.approx(1 / 3)
+    assert float(gap[3].split("%")[0]) == pytest.approx(100 * sum(shares) / 2, abs=0.1)

@@ -52,13 +52,16 @@ def fresh(bases: Path, tmp_path: Path, home: Path) -> PicoExperiment:
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Calls of what is expensive."""
-    calls: dict[str, list[Any]] = {"train_adapter": [], "row_losses": [], "project_landings": []}
+    calls: dict[str, list[Any]] = {}
     for module, name in (
         ("tasks.train_adapter", "train_adapter"),
         ("tasks.evaluate_adapter", "row_losses"),
+        ("tasks.evaluate_adapter", "exact_matches"),
         ("tasks.project_adapter", "project_landings"),
     ):
         real = __import__(module, fromlist=[name]).__dict__[name]
+
+        calls[name] = []
 
         def call(*given: Any, _real: Any = real, _name: str = name, **named: Any) -> Any:
             calls[_name].append(given)
@@ -94,6 +97,10 @@ def test_a_cell_says_what_it_rests_on(done):
     found = results(done)
     moved = found.cells["transferred/old:new/choices/tiny/0/cross-lora@8"]
     assert moved.figures.accuracy.n == moved.figures.loss.n == 8
+    assert (moved.exact_match, moved.score) == (None, moved.figures.accuracy)
+    written = found.cells["transferred/old:new/sentences/tiny/0/cross-lora@8"]
+    assert (written.figures.accuracy, written.exact_match.n, written.score) == (None, 10, written.exact_match)
+    assert written.exact_match.improvement is not None
     assert moved.verdict in ("no_effect", "migrated", "harmful")
     assert moved.adapter.size > 0
     assert moved.adapter.steps is None

@@ -31,6 +31,7 @@ target = "new"
 name = "sentences"
 training = {{ file = "sentences.jsonl", skip = 10 }}
 evaluation = {{ file = "sentences.jsonl", limit = 10 }}
+generate = true
 
 [[tasks]]
 name = "choices"
