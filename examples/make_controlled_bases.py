@@ -132,7 +132,7 @@ def new_model(shape: Shape) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def train(model: LlamaForCausalLM, ids: Tensor, recipe: TrainingRecipe, checkpoint: Checkpoint) -> float:
+def train_base(model: LlamaForCausalLM, ids: Tensor, recipe: TrainingRecipe, checkpoint: Checkpoint) -> float:
     """Train all weights on windows of the stream.
 
     Returns:
@@ -156,7 +156,7 @@ def train(model: LlamaForCausalLM, ids: Tensor, recipe: TrainingRecipe, checkpoi
     return sum(last) / len(last)
 
 
-def make(
+def make_base(
     folder: Path,
     model: LlamaForCausalLM,
     tokenizer: Tokenizer,
@@ -166,7 +166,7 @@ def make(
 ) -> None:
     """Train a base and save it with its tokenizer; the folder appears whole."""
     kept = Checkpoint(folder.parent / ".training" / folder.name, json.dumps(told, sort_keys=True), every=50)
-    loss = train(model, stream(tokenizer, training), recipe, kept)
+    loss = train_base(model, stream(tokenizer, training), recipe, kept)
     aside = folder.with_name(f".{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     model.to("cpu", torch.float32).save_pretrained(aside)
@@ -189,13 +189,13 @@ def make_all(out: Path, first: Shape, recipe: TrainingRecipe, device: str, only:
             print(name, flush=True)
             own = replace(recipe, seed=shape.seed)
             tokenizer = make_tokenizer(every[:cut], shape)
-            make(out / name, new_model(shape).to(device), tokenizer, every[:cut], own, asdict(shape))
+            make_base(out / name, new_model(shape).to(device), tokenizer, every[:cut], own, asdict(shape))
     if "successor" in only and not (out / "successor").exists():
         print("successor", flush=True)
         less = replace(recipe, steps=recipe.steps // 3 or 1, learning_rate=recipe.learning_rate / 3, seed=5)
         model = LlamaForCausalLM.from_pretrained(out / "first").to(device)
         tokenizer = Tokenizer.from_file(str(out / "first" / "tokenizer.json"))
-        make(out / "successor", model, tokenizer, every[cut:], less, {"from": "first"} | asdict(first))
+        make_base(out / "successor", model, tokenizer, every[cut:], less, {"from": "first"} | asdict(first))
     write_rows(out / "rows")
 
 
