@@ -132,11 +132,13 @@ def new_model(shape: Shape) -> LlamaForCausalLM:
     return LlamaForCausalLM(config)
 
 
-def train_base(model: LlamaForCausalLM, ids: Tensor, recipe: TrainingRecipe, checkpoint: Checkpoint) -> float:
+def train_base(
+    model: LlamaForCausalLM, ids: Tensor, recipe: TrainingRecipe, checkpoint: Checkpoint
+) -> dict[str, float]:
     """Train all weights on windows of the stream.
 
     Returns:
-        Nats per token, mean over the last tenth of the steps.
+        What it came to: seconds, and nats per token, mean over the last tenth of the steps.
     """
     device = next(model.parameters()).device
 
@@ -153,7 +155,7 @@ def train_base(model: LlamaForCausalLM, ids: Tensor, recipe: TrainingRecipe, che
     run = run_steps(dict(model.named_parameters()), loss, recipe, checkpoint=checkpoint, tell=tell)
     last = run.losses[-max(1, recipe.steps // 10) :]
     print(f"  {run.seconds:.0f} s, loss {sum(last) / len(last):.3f} nats per token", flush=True)
-    return sum(last) / len(last)
+    return {"loss": sum(last) / len(last), "seconds": run.seconds}
 
 
 def make_base(
@@ -166,14 +168,14 @@ def make_base(
 ) -> None:
     """Train a base and save it with its tokenizer; the folder appears whole."""
     kept = Checkpoint(folder.parent / ".training" / folder.name, json.dumps(told, sort_keys=True), every=50)
-    loss = train_base(model, stream(tokenizer, training), recipe, kept)
+    became = train_base(model, stream(tokenizer, training), recipe, kept)
     aside = folder.with_name(f".{folder.name}")
     shutil.rmtree(aside, ignore_errors=True)
     model.to("cpu", torch.float32).save_pretrained(aside)
     tokenizer.save(str(aside / "tokenizer.json"))
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": END, "model_max_length": CONTEXT}
     (aside / "tokenizer_config.json").write_text(json.dumps(config))
-    source = told | {"recipe": asdict(recipe), "loss": loss, "python": sys.version.split()[0]}
+    source = told | {"recipe": asdict(recipe), "python": sys.version.split()[0]} | became
     source |= {"texts": len(training), "characters": sum(map(len, training))}
     (aside / "SOURCE.json").write_text(json.dumps(source, indent=1))
     aside.rename(folder)
@@ -210,8 +212,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=128, help="of first, a multiple of 32")
     parser.add_argument("--layers", type=int, default=4, help="of first")
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens")
-    parser.add_argument("--steps", type=int, default=400, help="of training")
-    parser.add_argument("--batch", type=int, default=16, help="windows of 128 tokens per step")
+    parser.add_argument("--steps", type=int, default=800, help="of training")
+    parser.add_argument("--batch", type=int, default=8, help="windows of 128 tokens per step")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args()

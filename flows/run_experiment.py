@@ -176,7 +176,7 @@ class _Run:
             self.plan.keys[cell],
             self.plan.bases[cell.model],
             self.plan.rows[cell.task].evaluation,
-            output_dtype=experiment.output_dtype,
+            output_dtype=experiment.transfer.output_dtype,
             confidence=experiment.confidence,
             generate=experiment.task(cell.task).generate,
             **given,

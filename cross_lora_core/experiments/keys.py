@@ -81,7 +81,7 @@ def request_for(
 
 
 def _options(experiment: Experiment, cell: Cell, evaluation: str | None = None) -> TransferOptions:
-    fields = {"method": cell.method, "output_dtype": experiment.output_dtype, "evaluation": evaluation}
+    fields = experiment.transfer.model_dump() | {"method": cell.method, "evaluation": evaluation}
     return TransferOptions.model_validate(fields | ({"rank": cell.rank} if cell.rank else {}))
 
 

@@ -33,8 +33,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from cross_lora_core.errors import ConfigurationError
 from cross_lora_core.experiments.recipes import RecipeEntry
-from cross_lora_core.migration import Method
-from cross_lora_core.settings import OutputDtype
+from cross_lora_core.migration import Method, TransferOptions
 
 __all__ = ["BaseEntry", "Experiment", "Pair", "RowsFile", "TaskEntry", "load_experiment"]
 
@@ -97,6 +96,7 @@ class Experiment(_Entry):
         ranks: singular vectors kept per base weight; methods that keep none are run once.
         energy_ranks: at which the energy kept of every base is told; needs no adapters.
         seeds: one adapter is trained per base, task, recipe and seed.
+        transfer: how adapters are moved, besides method and rank.
     """
 
     name: Name
@@ -109,7 +109,7 @@ class Experiment(_Entry):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = (0,)
     ranks: tuple[Rank, ...] = (320,)
     energy_ranks: tuple[Rank, ...] = ()
-    output_dtype: OutputDtype = "float16"
+    transfer: TransferOptions = TransferOptions.model_validate({})
     confidence: float = Field(0.95, gt=0.5, lt=1)
 
     @field_validator("bases", "tasks")
@@ -122,6 +122,14 @@ class Experiment(_Entry):
     @classmethod
     def _check_no_repeats(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
         _refuse_repeats(value)
+        return value
+
+    @field_validator("transfer")
+    @classmethod
+    def _check_transfer(cls, value: TransferOptions) -> TransferOptions:
+        varied = {"method": "methods", "rank": "ranks", "evaluation": "tasks"}
+        for one in varied.keys() & value.model_fields_set:
+            raise ValueError(f"{one} in {varied[one]}, not here")
         return value
 
     @model_validator(mode="after")

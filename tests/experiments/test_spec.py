@@ -112,6 +112,7 @@ def test_what_a_cell_is_compared_with(written):
         ('"interpolate", "copy"', '"copy", "copy"', "each once, not copy twice"),
         ('name = "new"', 'name = "old"', "each once, not old twice"),
         ("confidence = 0.95", "confidence = 2", "got 2"),
+        ("confidence = 0.95", "transfer = { rank = 4 }", "rank in ranks, not here"),
         ("confidence = 0.95", "confident = 0.95", "confident of"),
         ("steps = 3", "steps = 0", "recipes.tiny.steps"),
         ('training = "choices.jsonl"', "", "tasks.1.training"),
