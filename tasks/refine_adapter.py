@@ -23,7 +23,8 @@ from tasks.sharing import put_shared
 
 __all__ = ["refine_adapter"]
 
-_TOLD_STEPS = 10
+_KEPT_STEPS = 10
+"""Steps between two checkpoints: on a CPU some minutes."""
 
 
 @task(
@@ -45,7 +46,8 @@ def refine_adapter(plan: Plan, start: Plan, item: PlannedItem) -> StoredObject:
     """
     ((first, last),) = plan.stored_spans(item)
     key = projection_key(plan.source, item.target, item.adapter.digest, plan.spec, first, last)
-    checkpoint = Checkpoint(load_settings().work / f"refine-{content_digest(key)[:16]}", key)
+    folder = load_settings().work / f"refine-{content_digest(key)[:16]}"
+    checkpoint = Checkpoint(folder, key, every=_KEPT_STEPS)
 
     def write(path: Path) -> None:
         with device_slot() as device:
@@ -55,7 +57,7 @@ def refine_adapter(plan: Plan, start: Plan, item: PlannedItem) -> StoredObject:
         write_projections(path, fit.projected, told)
 
     stored, _ = put_shared(key, write)
-    shutil.rmtree(checkpoint.folder, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)
     return stored
 
 
@@ -78,5 +80,5 @@ def _fit(
 
 
 def _tell(done: int, loss: float) -> None:
-    if done % _TOLD_STEPS == 0:
+    if done % _KEPT_STEPS == 0:
         get_run_logger().info("step %d, loss %.4f", done, loss)

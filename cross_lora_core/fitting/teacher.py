@@ -41,21 +41,25 @@ def lesson(
         weighting: one of `RefineSpec`'s.
     """
     ours, theirs = ([token_spans(one, text) for text in strings] for one in (teacher, student))
+    if weighting == "none":
+        return [_even(ids) for ids, _ in theirs if len(ids) > 1]
     changes = _changes(teacher, [ids for ids, _ in ours], weighting)
     rows = []
     for change, (our_ids, our_spans), (ids, spans) in zip(changes, ours, theirs, strict=True):
         weights = change if our_ids == ids else spread(change, our_spans, spans)
-        if weighting == "none":
-            weights = [1.0] * len(ids)
         if any(weights[1:]):
             rows.append(WeightedRow(tuple(ids), tuple(weights)))
     return rows
 
 
+def _even(ids: Sequence[int]) -> WeightedRow:
+    return WeightedRow(tuple(ids), (1.0,) * len(ids))
+
+
 @torch.no_grad()
 def _changes(teacher: LoadedBase, texts: Sequence[list[int]], weighting: str) -> list[list[float]]:
     """What the adapter changes at each token, in nats; the first token is predicted by nothing."""
-    rows = [WeightedRow(tuple(ids), (1.0,) * len(ids)) for ids in texts if len(ids) > 1]
+    rows = [_even(ids) for ids in texts if len(ids) > 1]
     found: dict[WeightedRow, list[float]] = {}
     for part in parts_that_fit(rows, len(teacher.tokenizer)):
         adapted = scores_of(teacher, part)[0].log_softmax(-1)
@@ -68,7 +72,7 @@ def _changes(teacher: LoadedBase, texts: Sequence[list[int]], weighting: str) ->
             nats = (adapted.exp() * change).sum(-1)
         clipped = nats.clamp(0.0, LARGEST_WEIGHT).tolist()
         found |= {row: [0.0, *own[: len(row.ids) - 1]] for row, own in zip(part, clipped, strict=True)}
-    return [found.get(WeightedRow(tuple(ids), (1.0,) * len(ids)), [0.0] * len(ids)) for ids in texts]
+    return [found.get(_even(ids), [0.0] * len(ids)) for ids in texts]
 
 
 def divergences(teacher: LoadedBase, student: LoadedBase, rows: Sequence[WeightedRow]) -> Iterator[Tensor]:

@@ -73,10 +73,10 @@ def test_killed_it_goes_on_from_its_checkpoint(fleet, home, monkeypatch):
 
     def kill(done: int, _loss: float) -> None:
         seen.append(done)
-        if done == 27:
+        if done == 13:
             raise FinalError("a worker", "none", "the cluster", "Run it again.")
 
-    request = refine(fleet, "plain", refine_steps=30)
+    request = refine(fleet, "plain", refine_steps=15)
     with monkeypatch.context() as killing:
         killing.setattr(module, "_tell", kill)
         (broken,) = migrate_fleet(request).items
@@ -85,10 +85,10 @@ def test_killed_it_goes_on_from_its_checkpoint(fleet, home, monkeypatch):
     monkeypatch.setattr(module, "_tell", lambda done, _loss: seen.append(done))
     (done,) = migrate_fleet(request).items
     assert done.status == "done"
-    assert seen == [*range(1, 28), *range(26, 31)]  # it was kept at step 25
+    assert seen == [*range(1, 14), *range(11, 16)]  # it was kept at step 10
     assert not list((home / "work").iterdir())
     monkeypatch.setattr(module, "refine", lambda *_a, **_n: pytest.fail("trained again"))
-    (same,) = migrate_fleet(refine(fleet, "plain", refine_steps=30, output_dtype="float32")).items
+    (same,) = migrate_fleet(refine(fleet, "plain", refine_steps=15, output_dtype="float32")).items
     assert same.output != done.output
 
 
