@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +15,7 @@ from cross_lora_core.migration import FactorSource, ItemOutcome, Method, Plan, P
 from cross_lora_core.models import LayerGroup
 from flows.base_groups import GroupFutures, factors_of, inputs_of
 from flows.progress import current_listener, watched
-from tasks.choose_candidate import choose_candidate, measure_candidate
+from tasks.choose_candidate import Candidate, choose_candidate, measure_candidate
 from tasks.fit_effect import fit_group
 from tasks.plan_migration import PreparedItem
 from tasks.project_adapter import project_group
@@ -33,11 +34,22 @@ _Fits = dict[TransferSpec, list[_Future]]
 
 @dataclass(frozen=True)
 class ItemRun:
-    """One item on its way: the task runs it waits for, and its own in order, the one that settles it last."""
+    """One item on its way.
+
+    Attributes:
+        prepared: the item.
+        rungs: its transfers; the last task run of each measures it, or settles the item if one was asked for.
+        chosen: whether the item is settled by a choice between them.
+    """
 
     prepared: PreparedItem
-    awaited: tuple[_Future, ...]
-    own: tuple[_Future, ...]
+    rungs: tuple[_RungRun, ...]
+    chosen: bool
+
+    @property
+    def own(self) -> tuple[_Future, ...]:
+        """Its task runs so far."""
+        return tuple(step for rung in self.rungs for step in rung.steps)
 
 
 def announce_items(plan: Plan, items: Sequence[PreparedItem]) -> None:
@@ -68,18 +80,21 @@ def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun
     """
     planned = item.planned
     own = replace(plan, items=(planned,), targets=(plan.target_of(planned),))
-    with tags(f"adapter:{planned.adapter.name}", f"target:{planned.target.name}"):
+    chosen = plan.spec.method is Method.AUTO
+    with _tags(planned):
         fits: _Fits = {}
         rungs = [_submit_rung(one, planned, shared, fits) for one in own.rung_plans]
-        chosen = plan.spec.method is Method.AUTO
-        settling = _submit_choice(item, rungs) if chosen else _submit_verdict(item, *rungs)
-    awaited = [future for rung in rungs for future in rung.awaited]
-    return ItemRun(item, tuple(awaited), (*(one for rung in rungs for one in rung.steps), *settling))
+        judged = [_submit_measurement(item, one) if chosen else _submit_verdict(item, one) for one in rungs]
+    return ItemRun(item, tuple(judged), chosen)
+
+
+def _tags(planned: PlannedItem) -> AbstractContextManager[set[str]]:
+    return tags(f"adapter:{planned.adapter.name}", f"target:{planned.target.name}")
 
 
 @dataclass(frozen=True)
 class _RungRun:
-    """One transfer of an item on its way: what it waits for, and its own task runs, publication last."""
+    """One transfer of an item on its way: what it waits for, and its own task runs in order."""
 
     plan: Plan
     awaited: tuple[_Future, ...]
@@ -154,28 +169,59 @@ def _submit_refinement(plan: Plan, planned: PlannedItem, fits: _Fits) -> list[_F
     return [*fitted, sampled, watched("refine", training)]
 
 
-def _submit_verdict(item: PreparedItem, rung: _RungRun) -> list[_Future]:
+def _submit_verdict(item: PreparedItem, rung: _RungRun) -> _RungRun:
     """The one transfer that was asked for is validated and judged."""
-    return [watched("validate", validate_adapter.submit(rung.plan, item, rung.steps[-1], return_state=False))]
+    validating = validate_adapter.submit(rung.plan, item, rung.steps[-1], return_state=False)
+    return replace(rung, steps=(*rung.steps, watched("validate", validating)))
 
 
-def _submit_choice(item: PreparedItem, rungs: Sequence[_RungRun]) -> list[_Future]:
-    """Every rung is measured; the evidence on all of them settles the item."""
-    measured = [
-        watched("measure", measure_candidate.submit(one.plan, item, one.steps[-1], return_state=False))
-        for one in rungs
-    ]
-    return [*measured, watched("validate", choose_candidate.submit(item, measured, return_state=False))]
+def _submit_measurement(item: PreparedItem, rung: _RungRun) -> _RungRun:
+    """One transfer of several is measured, to be chosen from."""
+    measuring = measure_candidate.submit(rung.plan, item, rung.steps[-1], return_state=False)
+    return replace(rung, steps=(*rung.steps, watched("measure", measuring)))
 
 
 def settle_item(run: ItemRun) -> ItemOutcome:
-    """Wait for an item; if it broke, register why, naming the first step that did."""
-    settling = run.own[-1]
-    settling.wait()
-    if settling.state.is_completed():
-        outcome: ItemOutcome = settling.result()
+    """Wait for an item, and settle it with what its transfers came to.
+
+    Of several, those that broke are left out; if all did, the item failed, for the first reasons there were.
+    """
+    failures = [_failure([*one.awaited, *one.steps]) for one in run.rungs]
+    broken = {str(rung.plan.spec.method): why for rung, why in zip(run.rungs, failures, strict=True) if why}
+    results = [rung.steps[-1].result() for rung, why in zip(run.rungs, failures, strict=True) if not why]
+    if not results:
+        if run.chosen:
+            current_listener().advance("validate")  # no task run will: there is nothing to choose from
+        return register_failure(run.prepared, _told(broken))
+    if not run.chosen:
+        outcome: ItemOutcome = results[0]
         return outcome
-    return register_failure(run.prepared, _first_failure([*run.awaited, *run.own]))
+    return _settle_choice(run.prepared, results, broken)
+
+
+def _settle_choice(
+    item: PreparedItem, candidates: Sequence[Candidate], broken: Mapping[str, str]
+) -> ItemOutcome:
+    with _tags(item.planned):
+        choosing = watched("validate", choose_candidate.submit(item, candidates, broken, return_state=False))
+    why = _failure([choosing])
+    if why:
+        return register_failure(item, why)
+    outcome: ItemOutcome = choosing.result()
+    return outcome
+
+
+def _told(broken: Mapping[str, str]) -> str:
+    """Why every transfer broke; the reason alone where one was tried or all broke for the same."""
+    if len(set(broken.values())) == 1:
+        return next(iter(broken.values()))
+    return "; ".join(f"{method}: {why}" for method, why in broken.items())
+
+
+def _failure(steps: Sequence[_Future]) -> str | None:
+    """Why the last of some task runs did not complete, by the first of them that broke; None if it did."""
+    steps[-1].wait()
+    return None if steps[-1].state.is_completed() else _first_failure(steps)
 
 
 def _first_failure(steps: Iterable[_Future]) -> str:

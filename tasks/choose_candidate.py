@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from prefect import get_run_logger, task
 
 from cross_lora_core.evaluation import Choice, Decision, Evidence, Verdict, choose
-from cross_lora_core.migration import TRAINING_OFF, ItemOutcome, Ladder, Plan
+from cross_lora_core.migration import TRAINING_OFF, ItemOutcome, Ladder, LeftOut, Method, Plan
 from cross_lora_core.settings import load_settings
 from tasks.device_slots import DEVICE_TAG
 from tasks.plan_migration import PreparedItem
@@ -51,8 +51,16 @@ def measure_candidate(plan: Plan, item: PreparedItem, published: Published) -> C
     tags=["register"],
     **TASK_OPTIONS,
 )
-def choose_candidate(item: PreparedItem, candidates: Sequence[Candidate]) -> ItemOutcome:
-    """Take the candidate that the evidence is for, and register the verdict with the figures of all."""
+def choose_candidate(
+    item: PreparedItem, candidates: Sequence[Candidate], broken: Mapping[str, str]
+) -> ItemOutcome:
+    """Take the candidate that the evidence is for, and register the verdict with the figures of all.
+
+    Args:
+        item: the item.
+        candidates: what its rungs made, at least one.
+        broken: rungs that made nothing by method, and why; the next run of the same request tries them again.
+    """
     settings = load_settings()
     choice = choose(
         {one.name: one.evidence for one in candidates},
@@ -61,7 +69,7 @@ def choose_candidate(item: PreparedItem, candidates: Sequence[Candidate]) -> Ite
         seed=settings.seed,
     )
     taken = next((one for one in candidates if one.name == choice.name), candidates[0])
-    decision = _decision(choice, item.planned.ladder)
+    decision = _decision(choice, item.planned.ladder, broken)
     get_run_logger().info("%s: %s", item.planned.adapter.name, decision.reason)
     return register_verdict(
         taken.plan,
@@ -70,26 +78,30 @@ def choose_candidate(item: PreparedItem, candidates: Sequence[Candidate]) -> Ite
         taken.evidence,
         decision,
         usable=choice.usable,
-        ladder=_told(item.planned.ladder, candidates, choice),
+        ladder=_told(item.planned.ladder, candidates, choice, broken),
     )
 
 
-def _decision(choice: Choice, ladder: Ladder) -> Decision:
-    """The choice's; where nothing passes, with the method that was not allowed to try."""
-    decision = choice.decision
-    forbidden = [one.method for one in ladder.left_out if one.reason == TRAINING_OFF]
-    if decision.verdict is not Verdict.needs_retraining or not forbidden:
-        return decision
-    return replace(decision, reason=f"{decision.reason}; {forbidden[0]} was not tried: {TRAINING_OFF}")
+def _decision(choice: Choice, ladder: Ladder, broken: Mapping[str, str]) -> Decision:
+    """The choice's, with what broke; where nothing passes, also with the method not allowed to try."""
+    remarks = [f"{method} is left out, because it broke ({why})" for method, why in broken.items()]
+    if choice.decision.verdict is Verdict.needs_retraining:
+        forbidden = [one.method for one in ladder.left_out if one.reason == TRAINING_OFF]
+        remarks += [f"{method} was not tried: {TRAINING_OFF}" for method in forbidden[:1]]
+    return replace(choice.decision, reason="; ".join([choice.decision.reason, *remarks]))
 
 
-def _told(ladder: Ladder, candidates: Sequence[Candidate], choice: Choice) -> dict[str, Any]:
-    """What was tried, with its figures, and what was not, in plain values."""
+def _told(
+    ladder: Ladder, candidates: Sequence[Candidate], choice: Choice, broken: Mapping[str, str]
+) -> dict[str, Any]:
+    """What was tried, with its figures, and what was not or came to nothing, in plain values."""
+    broke = [LeftOut(Method(method), f"it broke: {why}") for method, why in broken.items()]
     return {
         "chosen": choice.name if choice.usable else None,
         "confidence": choice.confidence,
         "candidates": [_figures(one, choice) for one in candidates],
-        "left_out": [asdict(one) for one in ladder.left_out],
+        "left_out": [asdict(one) for one in (*ladder.left_out, *broke)],
+        "broken": list(broken),
         "similarity": asdict(ladder.similarity) if ladder.similarity else None,
     }
 

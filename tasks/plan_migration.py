@@ -101,7 +101,7 @@ def _prepare(work: Work, migration_id: int, source_id: int, plan: Plan, planned:
     if planned.refusal is not None:
         work.settle_item(record.id, status="refused", verdict="refused", reason=planned.refusal, evidence={})
         record = work.item(record.id)
-    finished = record.status == "refused" or _still_there(record)
+    finished = record.status == "refused" or (_still_there(record) and not _partly_broken(work, record))
     return PreparedItem(record.id, planned, outcome_of(work, record) if finished else None)
 
 
@@ -115,6 +115,12 @@ def _still_there(record: ItemRecord) -> bool:
     root = store.folder_url("adapters").removesuffix("adapters")
     found = store.stat(record.output.removeprefix(root) + "/adapter_model.safetensors")
     return found is not None and found.sha256 == record.output_sha256
+
+
+def _partly_broken(work: Work, record: ItemRecord) -> bool:
+    """Whether one of several methods broke when an item was done: the next run tries that one again."""
+    verdict = work.verdict_of(record.id)
+    return bool(verdict and verdict.evidence.get("broken"))
 
 
 def _register_adapter(work: Work, ref: AdapterRef, source_id: int) -> int:

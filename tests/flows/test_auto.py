@@ -68,7 +68,7 @@ def test_a_fleet_is_chosen_for_one_by_one(fleet, home):
     page = Path(outcome.report).read_text()
     assert "needs_retraining" in page
     assert "<td>interpolate</td>" in page
-    assert "copy was not tried" in page
+    assert "copy is left out: modules have other shapes" in page
 
 
 @pytest.mark.usefixtures("two_rungs")
@@ -152,8 +152,11 @@ def test_a_second_run_tries_nothing_again_and_another_ladder_is_another_migratio
     assert migrate_fleet(request).migration != first.migration
 
 
+BREAKS = ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")
+
+
 @pytest.mark.usefixtures("two_rungs")
-def test_a_rung_that_breaks_fails_the_item_and_the_next_run_does_only_what_is_missing(fleet, monkeypatch):
+def test_a_rung_that_breaks_is_left_out_and_the_next_run_does_only_what_is_missing(fleet, monkeypatch):
     import tasks.publish_adapter as module
 
     real, written = module.write_adapter, []
@@ -162,17 +165,48 @@ def test_a_rung_that_breaks_fails_the_item_and_the_next_run_does_only_what_is_mi
         method = options["provenance"]["method"]
         if method == "interpolate" and not written.count("broken"):
             written.append("broken")
-            raise ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")
+            raise BREAKS
         written.append(method)
         return real(folder, base, updates, **options)
 
     monkeypatch.setattr(module, "write_adapter", break_one)
-    (broken,) = migrate_fleet(auto(fleet, "measured")).items
-    assert (broken.status, broken.output, broken.method) == ("failed", None, None)
-    assert "Look after the disk" in broken.reason
+    outcome = migrate_fleet(auto(fleet, "measured"))
+    (broken,) = outcome.items
+    assert (broken.status, broken.verdict, broken.method) == ("done", "needs_retraining", "cross-lora")
+    assert broken.output is not None
+    assert [one.method for one in broken.candidates] == ["cross-lora"]
+    assert "interpolate is left out, because it broke (ObjectNotFound" in broken.reason
+    left = {one["method"]: one["reason"] for one in evidence_of(outcome, "measured")["left_out"]}
+    assert "Look after the disk" in left["interpolate"]
+    assert "interpolate is left out: it broke" in Path(outcome.report).read_text()
     (mended,) = migrate_fleet(auto(fleet, "measured")).items
-    assert mended.verdict == "needs_retraining"
+    assert [one.method for one in mended.candidates] == ["cross-lora", "interpolate"]
+    assert "broke" not in mended.reason
     assert sorted(written) == ["broken", "cross-lora", "interpolate"]
+    assert migrate_fleet(auto(fleet, "measured")).items == (mended,)
+
+
+@pytest.mark.usefixtures("two_rungs")
+def test_what_breaks_before_a_rung_begins_breaks_that_rung_alone(fleet, monkeypatch):
+    def break_it(*_arguments):
+        raise BREAKS
+
+    monkeypatch.setattr("tasks.align_bases.align_landings", break_it)  # of the two, cross-lora alone aligns
+    (item,) = migrate_fleet(auto(fleet, "measured")).items
+    assert [one.method for one in item.candidates] == ["interpolate"]
+    assert "cross-lora is left out, because it broke (ObjectNotFound" in item.reason
+
+
+@pytest.mark.usefixtures("two_rungs")
+def test_an_item_fails_where_every_rung_breaks(fleet, monkeypatch):
+    def break_it(_folder, _base, _updates, **options):
+        raise ObjectNotFound("a stored object", options["provenance"]["method"], "the store", "Look.")
+
+    monkeypatch.setattr("tasks.publish_adapter.write_adapter", break_it)
+    (item,) = migrate_fleet(auto(fleet, "measured")).items
+    assert (item.status, item.verdict, item.output, item.candidates) == ("failed", "failed", None, ())
+    assert "cross-lora: ObjectNotFound" in item.reason
+    assert "interpolate: ObjectNotFound" in item.reason
 
 
 @pytest.mark.usefixtures("two_rungs")

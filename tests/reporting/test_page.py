@@ -106,7 +106,7 @@ def test_what_was_tried_is_shown_with_its_figures_and_what_was_not_with_the_reas
     page, text = render_page(report(CHOSEN)), render_markdown(report(CHOSEN))
     assert page.count("<td>cross-lora</td>") == 1
     assert "1.5000" in page
-    assert "probe was not tried: no &lt;tokenizer&gt;" in page
+    assert "probe is left out: no &lt;tokenizer&gt;" in page
     assert "| tickets <b> | new | **migrated** | copy | 6 of 6 |" in text
     assert "| | | harmful | cross-lora | | 1.0000 | 1.0000 | 1.0100 | 1.5000 |" in text
     assert "tried" not in render_page(report(MEASURED)).split("</style>")[1]
