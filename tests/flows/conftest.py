@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
+from cross_lora_core.migration import MapSpec, ProbeSpec, TransferSpec
 from tests.support.fleets import make_adapter, poison, write_rows
 from tests.support.pico_models import build_pico
 
@@ -48,3 +49,16 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     poison(make_adapter(source, adapters / "broken", seed=3))
     make_adapter(source, adapters / "wide", seed=4, target_modules="all-linear", use_rslora=True, r=2)
     return Fleet(source, target, sibling, adapters)
+
+
+@pytest.fixture
+def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several layer groups, and as many strings as a pico model needs, for methods that run the bases."""
+    few = {
+        "probes": ProbeSpec(count=12, tokens=24),
+        "strings": ProbeSpec(count=16, tokens=24, contrasts=(0.0,), seed=1),
+        "maps": MapSpec(count=8, held_out=3, tokens=24),
+    }
+    for name, spec in few.items():
+        monkeypatch.setattr(TransferSpec, name, property(lambda _, spec=spec: spec))
+    monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", "65536")

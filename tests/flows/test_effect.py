@@ -15,15 +15,6 @@ from flows.migrate_fleet import migrate_fleet
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_server", "home", "few_probes")]
 
 
-@pytest.fixture
-def few_probes(monkeypatch):
-    """Several layer groups, and strings enough for a pico model."""
-    from cross_lora_core.migration.spec import ProbeSpec
-
-    monkeypatch.setattr(ProbeSpec.__init__, "__defaults__", (12, 24, (0.0, 1.0), 0))
-    monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", "65536")
-
-
 def effect(fleet, *names: str, **changes) -> MigrationRequest:
     values = {
         "source": str(fleet.source),

@@ -14,15 +14,6 @@ from flows.migrate_fleet import migrate_fleet
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_server", "home", "few_probes")]
 
 
-@pytest.fixture
-def few_probes(monkeypatch):
-    """Several layer groups, and strings enough for a pico model."""
-    from cross_lora_core.migration.spec import MapSpec
-
-    monkeypatch.setattr(MapSpec.__init__, "__defaults__", ("text", 8, 3, 24, 0))
-    monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", "65536")
-
-
 def probe(fleet, *names: str, **changes) -> MigrationRequest:
     values = {
         "source": str(fleet.source),

@@ -9,19 +9,12 @@ import pytest
 from typer.testing import CliRunner
 
 from cross_lora_core.errors import FinalError
-from cross_lora_core.migration import Method, MigrationRequest, ProbeSpec, TransferSpec
+from cross_lora_core.migration import Method, MigrationRequest
 from cross_lora_core.settings import load_settings
 from flows.cli import app
 from flows.migrate_fleet import migrate_fleet
 
-pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_server", "home", "few_strings")]
-
-
-@pytest.fixture
-def few_strings(monkeypatch):
-    monkeypatch.setattr(TransferSpec, "probes", property(lambda _: ProbeSpec(12, 24)))
-    monkeypatch.setattr(TransferSpec, "strings", property(lambda _: ProbeSpec(16, 24, (0.0,), 1)))
-    monkeypatch.setenv("CROSS_LORA_GROUP_BYTES", "65536")
+pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_server", "home", "few_probes")]
 
 
 def refine(fleet, *names: str, **changes) -> MigrationRequest:
