@@ -134,7 +134,8 @@ class _Run:
             return self._keep(cells, moved)
         outcome, cost = moved
         for cell in cells:
-            own = {"cost": cost, "verdict": outcome.verdict} if cell.kind == "transferred" else {}
+            told = {"cost": cost, "verdict": outcome.verdict, "reason": outcome.reason}
+            own = told if cell.kind == "transferred" else {}
             if outcome.output is None:
                 self._keep([cell], self._without_figures(cell, outcome))
             else:

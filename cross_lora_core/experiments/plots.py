@@ -7,6 +7,7 @@ from itertools import product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from cross_lora_core.experiments.cells import cells_of
 from cross_lora_core.experiments.results import Results
@@ -18,6 +19,9 @@ __all__ = ["plots_of"]
 
 _COLOURS = ("#2563eb", "#d97706", "#15803d", "#7c3aed", "#db2777", "#0891b2", "#65a30d", "#111827")
 _RANDOM = "#9ca3af"
+
+_LOWEST = -1.0
+"""A method that does great harm would hide all others."""
 
 
 def plots_of(experiment: Experiment, results: Results) -> dict[str, str]:
@@ -43,10 +47,13 @@ def _plot_gaps(experiment: Experiment, results: Results, recipe: str) -> str | N
     for number, column in enumerate(columns):
         places = [place - 0.4 + (number + 0.5) * width for place in range(len(pairs))]
         _bars(axes, experiment, results, recipe, column, places, width, _COLOURS[number % len(_COLOURS)])
+    axes.plot([], [], color=_RANDOM, linewidth=1.5, label="random")
     axes.axhline(0, color="#111827", linewidth=0.8)
     axes.set_xticks(range(len(pairs)), [_tick(one) for one in pairs], fontsize=8)
-    axes.set_ylabel("gap recovered", fontsize=9)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    lowest, _ = axes.get_ylim()
+    axes.set_ylim(bottom=max(lowest, _LOWEST))
+    axes.set_ylabel("gap recovered" + (f", cut at {_LOWEST:.0%}" if lowest < _LOWEST else ""), fontsize=9)
+    axes.yaxis.set_major_formatter(_percent)
     bare_axes(axes)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return svg_text(figure)
@@ -101,7 +108,7 @@ def _plot_pairs(experiment: Experiment, results: Results, recipe: str, column: C
     axes.set_xlabel("target", fontsize=9)
     axes.set_ylabel("source", fontsize=9)
     axes.set_title(f"gap recovered, {column}, {recipe}", fontsize=10)
-    figure.colorbar(image, ax=axes, format=lambda value, _: f"{value:.0%}")
+    figure.colorbar(image, ax=axes, format=_percent)
     return svg_text(figure)
 
 
@@ -144,7 +151,12 @@ def _plot_lines(lines: dict[str, list[tuple[int, float]]], across: str, up: str)
             )
     axes.set_xlabel(across, fontsize=9)
     axes.set_ylabel(up, fontsize=9)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(_percent)
     bare_axes(axes)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     return svg_text(figure)
+
+
+def _percent(value: float, _position: int | None = None) -> str:
+    return f"{100 * value:.4g} %"

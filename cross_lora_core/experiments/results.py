@@ -91,7 +91,8 @@ class CellResult(_Value):
 
     Attributes:
         key: of everything the figure depends on; another key means that it has to be measured anew.
-        status: `measured`; `refused`: there is nothing to measure, `reason` says why; `failed`: try again.
+        status: `measured`; `refused`: there is nothing to measure; `failed`: it is tried again.
+        reason: why there is nothing, or what the verdict rests on.
         exact_match: of the rows without choices, where the task asks for it: those the model writes.
         confidence: level of the intervals.
         verdict: of the migration that moved the adapter.
@@ -159,15 +160,24 @@ def read_results(path: Path, experiment: str) -> Results:
 def record(path: Path, experiment: str, found: Mapping[str, CellResult]) -> Results:
     """Add results to the file or replace those of the same cells; the others stay.
 
+    What was found made costs what it did when it was made.
+
     Returns:
         What the file holds now.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _locked(path):
         before = read_results(path, experiment)
-        after = before.model_copy(update={"cells": {**before.cells, **found}})
+        cells = {name: _with_cost(one, before.cells.get(name)) for name, one in found.items()}
+        after = before.model_copy(update={"cells": before.cells | cells})
         _replace(path, after.model_dump_json(indent=1, exclude_defaults=True) + "\n")
     return after
+
+
+def _with_cost(found: CellResult, before: CellResult | None) -> CellResult:
+    if found.cost is not None or before is None or before.key != found.key:
+        return found
+    return found.model_copy(update={"cost": before.cost})
 
 
 def _replace(path: Path, text: str) -> None:

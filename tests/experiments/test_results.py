@@ -40,6 +40,14 @@ def test_cells_are_replaced_one_by_one(tmp_path):
     assert read_results(path, "trial") == after
 
 
+def test_what_was_found_made_keeps_what_it_cost(tmp_path):
+    path = tmp_path / "results.json"
+    cost = Cost(seconds=2.0)
+    record(path, "trial", by_id(result("a", cost=cost), result("b", cost=cost)))
+    after = record(path, "trial", by_id(result("a"), result("b", key="new")))
+    assert {name: one.cost for name, one in after.cells.items()} == {"base/old/a": cost, "base/old/b": None}
+
+
 def test_a_cell_is_done_if_its_inputs_are_the_same_and_it_did_not_fail():
     failed, refused = result("b", status="failed"), result("c", status="refused")
     results = Results(format=1, experiment="trial", cells=by_id(result("a"), failed, refused))

@@ -141,7 +141,10 @@ def test_one_cell_alone(fresh, counted):
     assert outcome.measured == 3
     assert set(results(fresh).cells) == {name, "base/new/sentences", "trained/new/sentences/tiny/0"}
     assert len(counted["train_adapter"]) == 2  # on the source, and on the target for the gap
+    before = results(fresh).cells[name]
     again = run_experiment(str(fresh.file), name, force=True)
+    after = results(fresh).cells[name]
+    assert (after.figures, after.cost) == (before.figures, before.cost)
     assert (again.measured, again.found) == (1, 2)
     assert len(counted["train_adapter"]) == 2
 
