@@ -158,5 +158,5 @@ def _plot_lines(lines: dict[str, list[tuple[int, float]]], across: str, up: str)
     return svg_text(figure)
 
 
-def _percent(value: float, _position: int | None = None) -> str:
+def _percent(value: float, _position: float | None = None) -> str:
     return f"{100 * value:.4g} %"
