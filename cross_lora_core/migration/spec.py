@@ -183,7 +183,7 @@ class TransferSpec:
     @property
     def strings(self) -> ProbeSpec:
         """The strings method `refine` trains on: others than `effect` is fitted on, and more."""
-        return ProbeSpec(count=256, contrasts=(0.0,), seed=1)
+        return ProbeSpec(count=256, seed=1)
 
     @property
     def maps(self) -> MapSpec:

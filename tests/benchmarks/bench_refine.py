@@ -31,15 +31,15 @@ _Updates = Mapping[tuple[int, Role], LoraFactors]
 def variants(default: RefineSpec) -> dict[str, tuple[RefineSpec, str, bool]]:
     """By name: how it trains, on which strings, and whether it goes on from `effect`."""
     return {
-        "default": (default, "plain", True),
-        "gain": (replace(default, weighting="gain"), "plain", True),
-        "none": (replace(default, weighting="none"), "plain", True),
-        "contrasted": (default, "contrasted", True),
-        "mixed": (default, "mixed", True),
-        "mixed, gain": (replace(default, weighting="gain"), "mixed", True),
-        "from nothing": (default, "plain", False),
-        "rate 2e-4": (replace(default, learning_rate=2e-4), "plain", True),
-        "rate 2e-3": (replace(default, learning_rate=2e-3), "plain", True),
+        "default": (default, "mixed", True),
+        "gain": (replace(default, weighting="gain"), "mixed", True),
+        "none": (replace(default, weighting="none"), "mixed", True),
+        "plain strings": (default, "plain", True),
+        "plain strings, none": (replace(default, weighting="none"), "plain", True),
+        "contrasted strings": (default, "contrasted", True),
+        "from nothing": (default, "mixed", False),
+        "rate 2e-4": (replace(default, learning_rate=2e-4), "mixed", True),
+        "rate 2e-3": (replace(default, learning_rate=2e-3), "mixed", True),
     }
 
 
