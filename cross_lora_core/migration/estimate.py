@@ -1,7 +1,8 @@
 """What a plan will cost: bytes to be stored and seconds of computing, before it runs.
 
-Seconds come from one factorization timed on this machine and scaled by the
-operation count; they leave out evaluation and the start of Prefect.
+Seconds come from one factorization timed on this machine and scaled by the operation count. They leave out
+evaluation, the start of Prefect, and every method that runs the bases: how long a base takes for a token is
+known once it is in memory, and planning loads none.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class Estimate:
         output_bytes: adapters to be written.
         seconds: computing time on one worker, runs of the models not counted.
         reused: layer-group objects that are already stored.
+        untimed: methods that run the bases, of whose time `seconds` has nothing.
     """
 
     factor_bytes: int
@@ -47,6 +49,7 @@ class Estimate:
     output_bytes: int
     seconds: float
     reused: int
+    untimed: tuple[str, ...]
 
 
 @lru_cache(maxsize=1)
@@ -105,7 +108,13 @@ def estimate_plan(
         output_bytes=sum(item_output_bytes(item, targets[item.target.digest], plan) for item in plan.items),
         seconds=operations * _seconds_per_operation(),
         reused=len(factors + alignments + maps) - len(missing + unaligned + unmapped),
+        untimed=_untimed(plan),
     )
+
+
+def _untimed(plan: Plan) -> tuple[str, ...]:
+    specs = dict.fromkeys(spec for item in plan.items for spec in item.ladder.rungs)
+    return tuple(str(one.method) for one in specs if one.needs.probes or one.needs.maps)
 
 
 def _factor_jobs(plan: Plan) -> list[_Job]:

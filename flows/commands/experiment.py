@@ -49,13 +49,14 @@ def run(
 
 
 def _run(file: Path, cell: str, force: bool) -> ExperimentOutcome:
+    from flows.commands.interrupts import noticing_interrupts
     from flows.commands.terminal import TerminalProgress
     from flows.outages import telling_outages
     from flows.progress import listening
     from flows.run_experiment import run_experiment
 
     try:
-        with telling_outages(), TerminalProgress() as progress, listening(progress):
+        with noticing_interrupts(), telling_outages(), TerminalProgress() as progress, listening(progress):
             return run_experiment(str(file), cell, force)
     except KeyboardInterrupt:
         say("[yellow]interrupted[/]; nothing is lost: the same command resumes where this one stopped")

@@ -138,7 +138,12 @@ def _show_plan(described: dict[str, Any]) -> None:
     say(
         f"\nto compute: {cost['factor_bytes'] / 2**20:.0f} MB of base factors, "
         f"{cost['alignment_bytes'] / 2**20:.0f} MB of alignments\n"
-        f"            about {cost['seconds']:.0f} s on one worker, evaluation not counted\n"
+        f"            about {cost['seconds']:.0f} s on one worker, evaluation not counted"
+    )
+    if cost["untimed"]:
+        methods = ", ".join(cost["untimed"])
+        say(f"            not estimated: {methods}, which run both bases for minutes per adapter or pair")
+    say(
         f"to reuse:   {cost['reused']} stored layer groups\n"
         f"to write:   {cost['output_bytes'] / 2**20:.1f} MB of adapters"
     )
@@ -192,13 +197,14 @@ def migrate(
 
 
 def _run(request: MigrationRequest) -> MigrationOutcome:
+    from flows.commands.interrupts import noticing_interrupts
     from flows.commands.terminal import TerminalProgress
     from flows.migrate_fleet import migrate_fleet
     from flows.outages import telling_outages
     from flows.progress import listening
 
     try:
-        with telling_outages(), TerminalProgress() as progress, listening(progress):
+        with noticing_interrupts(), telling_outages(), TerminalProgress() as progress, listening(progress):
             return migrate_fleet(request)
     except KeyboardInterrupt:
         say("[yellow]interrupted[/]; nothing is lost: the same command resumes where this one stopped")

@@ -136,6 +136,16 @@ def test_plan_says_what_would_happen_and_writes_nothing(fleet, home):
     assert "16 modules" in run("plan", *arguments).output
 
 
+@pytest.mark.parametrize(
+    ("method", "untimed"), [("cross-lora", []), ("effect", ["effect"]), ("probe", ["probe"])]
+)
+def test_plan_says_which_methods_it_has_no_time_for(fleet, method, untimed):
+    arguments = ["--source", fleet.source, "--target", fleet.target, "--adapter", fleet.adapter("plain")]
+    arguments += ["--rank", 12, "--method", method]
+    assert answer("plan", *arguments)["estimate"]["untimed"] == untimed
+    assert (f"not estimated: {method}" in run("plan", *arguments).output) == bool(untimed)
+
+
 def test_plan_lists_what_is_left_behind(fleet):
     plan = answer(
         "plan",
@@ -226,6 +236,7 @@ def test_control_c_loses_nothing_and_the_same_command_resumes(fleet, home):
         text=True,
         env=environment,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a script's background ignores it
     )
     store = home / "store" / "factors"
     deadline = time.monotonic() + 240
