@@ -33,7 +33,9 @@ from cross_lora_core.training import Checkpoint, TrainingRecipe, run_steps
 
 DICTIONARY = Path(__file__).parent.parent / "cross_lora_core" / "responses" / "devils-dictionary.txt"
 END = "<|end|>"
-CONTEXT = 256
+CONTEXT = 512
+WINDOW = 256
+"""Tokens of a training window: the strings that methods run bases on are no longer than this, roughly."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,8 @@ def train_base(
 
     def loss(step: int) -> Tensor:
         drawn = torch.Generator().manual_seed((recipe.seed << 32) + step)
-        starts = torch.randint(len(ids) - CONTEXT // 2, (recipe.batch,), generator=drawn)
-        windows = torch.stack([ids[start : start + CONTEXT // 2] for start in starts.tolist()]).to(device)
+        starts = torch.randint(len(ids) - WINDOW, (recipe.batch,), generator=drawn)
+        windows = torch.stack([ids[start : start + WINDOW] for start in starts.tolist()]).to(device)
         return model(input_ids=windows, labels=windows).loss
 
     def tell(step: int, value: float) -> None:
@@ -213,7 +215,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=4, help="of first")
     parser.add_argument("--vocabulary", type=int, default=2048, help="tokens")
     parser.add_argument("--steps", type=int, default=800, help="of training")
-    parser.add_argument("--batch", type=int, default=8, help="windows of 128 tokens per step")
+    parser.add_argument("--batch", type=int, default=4, help="windows of 256 tokens per step")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     given = parser.parse_args()

@@ -20,7 +20,8 @@ from tests.examples.test_examples import EXAMPLES, program
 EXPERIMENTS = EXAMPLES / "experiments"
 RECIPE = TrainingRecipe(steps=3, batch=2, learning_rate=1e-2, warmup_steps=1)
 TEXTS = [
-    f"A text of number {n}, which says that {n} is {n % 7} modulo seven, and so on and on." for n in range(40)
+    f"A text of number {n}, which says that {n} is {n % 7} modulo seven, and so on and on."
+    for n in range(200)
 ]
 
 
@@ -73,7 +74,7 @@ def test_the_successor_is_the_first_trained_on(made):
 
 def test_a_base_says_what_it_was_made_of_and_writes_text(made):
     told = json.loads((made / "successor" / "SOURCE.json").read_text())
-    assert (told["from"], told["recipe"]["steps"], told["texts"]) == ("first", 1, 8)
+    assert (told["from"], told["recipe"]["steps"], told["texts"]) == ("first", 1, 40)
     tokenizer = AutoTokenizer.from_pretrained(made / "tokens")
     assert tokenizer.decode(tokenizer("A text, été!").input_ids) == "A text, été!"
     assert tokenizer.eos_token_id == 0
