@@ -14,6 +14,7 @@ from cross_lora_core.errors import StoreUnavailable, TrainingDiverged
 from cross_lora_core.experiments import Results, cells_of, load_experiment, read_results
 from flows.cli import app
 from flows.run_experiment import run_experiment
+from tests.support.buckets import mocked_buckets
 from tests.support.experiments import PicoExperiment, build_bases, write_experiment
 
 pytestmark = [pytest.mark.flow, pytest.mark.usefixtures("prefect_server")]
@@ -189,6 +190,18 @@ def test_a_store_that_does_not_answer_ends_the_run_and_keeps_what_was_measured(f
             run_experiment(str(fresh.file))
     assert len(results(fresh).cells) == 4 + 4
     assert run_experiment(str(fresh.file)).found == 8
+
+
+def test_a_store_on_s3_gives_the_same_figures(finished, fresh, monkeypatch):
+    name = "transferred/old:new/choices/tiny/0/interpolate"
+    with mocked_buckets(monkeypatch, "trial"):
+        monkeypatch.setenv("CROSS_LORA_STORE", "s3://trial/experiment")
+        assert run_experiment(str(fresh.file), name).failures == {}
+    there, here = results(fresh), results(PicoExperiment(finished / "pico.toml"))
+    assert there.cells[name].adapter.location.startswith("s3://trial/experiment/adapters/")
+    for one in there.cells:
+        assert there.cells[one].key == here.cells[one].key
+        assert there.cells[one].figures == here.cells[one].figures
 
 
 def test_the_commands(done, tmp_path):
