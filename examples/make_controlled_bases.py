@@ -185,7 +185,8 @@ def make_base(
 
 
 def make_all(out: Path, first: Shape, recipe: TrainingRecipe, device: str, only: list[str]) -> None:
-    """Every base that is not there yet, and the rows."""
+    """The rows, and every base that is not there yet."""
+    write_rows(out / "rows")
     every = texts()
     cut = len(every) * 4 // 5
     for name, shape in variants(first).items():
@@ -200,7 +201,6 @@ def make_all(out: Path, first: Shape, recipe: TrainingRecipe, device: str, only:
         model = LlamaForCausalLM.from_pretrained(out / "first").to(device)
         tokenizer = Tokenizer.from_file(str(out / "first" / "tokenizer.json"))
         make_base(out / "successor", model, tokenizer, every[cut:], less, {"from": "first"} | asdict(first))
-    write_rows(out / "rows")
 
 
 def main() -> None:
