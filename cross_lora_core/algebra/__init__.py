@@ -11,6 +11,7 @@ Shapes that do not fit raise ValueError.
 
 from cross_lora_core.algebra.alignment import Alignment, align, polar
 from cross_lora_core.algebra.baselines import copy, interpolate, random_like, zero
+from cross_lora_core.algebra.centred import CentredMoments
 from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors
 from cross_lora_core.algebra.fused import select_rows, stack_outputs
 from cross_lora_core.algebra.gains import fold_gains, fold_weight, unfold_gains
@@ -32,6 +33,7 @@ from cross_lora_core.algebra.writers import FittedUpdate, fit_writer
 
 __all__ = [
     "Alignment",
+    "CentredMoments",
     "FittedUpdate",
     "LoraFactors",
     "Moments",
