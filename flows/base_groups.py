@@ -17,10 +17,12 @@ from cross_lora_core.migration import (
     alignment_key,
     factors_key,
     maps_key,
+    streams_key,
 )
 from cross_lora_core.models import LayerGroup
 from flows.progress import current_listener, watched
 from tasks.align_bases import align_group
+from tasks.compare_streams import compare_streams
 from tasks.factorize_base import factorize_group
 from tasks.map_responses import map_group
 
@@ -33,14 +35,14 @@ GroupFutures = dict[str, _Future]
 
 
 def submit_shared(plan: Plan) -> GroupFutures:
-    """Submit factorizations, alignments and response maps that the transfers of the plan's items need."""
+    """Submit factorizations, alignments and maps that the transfers of the plan's items need."""
     factors = _submit_factors(plan)
     return factors | _submit_alignments(plan, factors) | _submit_maps(plan)
 
 
 def inputs_of(plan: Plan, target: PlannedTarget, group: LayerGroup, shared: GroupFutures) -> list[_Future]:
     """The task runs that a projection onto a target's layer group waits for."""
-    keys = _alignment_key(plan, target, group), _maps_key(plan, target, group)
+    keys = (one(plan, target, group) for one in (_alignment_key, _maps_key, _streams_key))
     paired = [shared[key] for key in keys if key in shared]
     return paired or factors_of(plan, target, group, shared)
 
@@ -91,19 +93,23 @@ def _alignment_key(plan: Plan, target: PlannedTarget, group: LayerGroup) -> str:
 
 
 def _submit_maps(plan: Plan) -> GroupFutures:
-    """One task run per (pair of bases, target layer group) of the method that maps responses."""
-    jobs = plan.paired_groups(lambda needs: needs.maps)
+    """One task run per (pair of bases, target layer group) of every method that maps bases."""
+    jobs = {_maps_key(*job): (map_group, *job) for job in plan.paired_groups(lambda needs: needs.maps)} | {
+        _streams_key(*job): (compare_streams, *job) for job in plan.paired_groups(lambda needs: needs.streams)
+    }
     current_listener().expect("map", len(jobs))
     return {
-        _maps_key(rung, target, group): watched(
-            "map", map_group.submit(rung.source, target, group, rung.spec, return_state=False)
-        )
-        for rung, target, group in jobs
+        key: watched("map", mapping.submit(rung.source, target, group, rung.spec, return_state=False))
+        for key, (mapping, rung, target, group) in jobs.items()
     }
 
 
 def _maps_key(plan: Plan, target: PlannedTarget, group: LayerGroup) -> str:
     return maps_key(plan.source, target.base, plan.spec, group.first, group.last)
+
+
+def _streams_key(plan: Plan, target: PlannedTarget, group: LayerGroup) -> str:
+    return streams_key(plan.source, target.base, plan.spec.streams, group.first, group.last)
 
 
 def factors_of(plan: Plan, target: PlannedTarget, group: LayerGroup, factors: GroupFutures) -> list[_Future]:

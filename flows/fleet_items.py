@@ -107,9 +107,9 @@ def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures, fits: _
     inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
     with tags(f"method:{plan.spec.method}"):
         if plan.spec.needs.training:
-            projected = _submit_refinement(plan, planned, fits)
+            projected = _submit_refinement(plan, planned, inputs, fits)
         elif plan.spec.needs.probes:
-            projected = _submit_fits(plan, planned, fits)
+            projected = _submit_fits(plan, planned, inputs, fits)
         else:
             projected = _submit_projections(plan, planned, inputs)
         publishing = publish_adapter.submit(plan, planned, return_state=False, wait_for=projected)
@@ -140,7 +140,9 @@ def _submit_projections(
     ]  # fmt: skip
 
 
-def _submit_fits(plan: Plan, planned: PlannedItem, fits: _Fits) -> list[_Future]:
+def _submit_fits(
+    plan: Plan, planned: PlannedItem, inputs: Mapping[LayerGroup, list[_Future]], fits: _Fits
+) -> list[_Future]:
     """The probes, then layer group after layer group from the bottom: each builds on those below.
 
     What another rung of the item has submitted already is not submitted again.
@@ -151,16 +153,19 @@ def _submit_fits(plan: Plan, planned: PlannedItem, fits: _Fits) -> list[_Future]
     sampling = sample_probes.submit(plan.source, planned.adapter, plan.spec.probes, return_state=False)
     steps: list[_Future] = [watched("sample", sampling)]
     for group in target.groups:
-        fitting = fit_group.submit(plan, planned, group, return_state=False, wait_for=steps[-1:])
+        awaited = [steps[-1], *inputs[group]]
+        fitting = fit_group.submit(plan, planned, group, return_state=False, wait_for=awaited)
         steps.append(watched("fit", fitting))
     fits[plan.spec] = steps
     return steps
 
 
-def _submit_refinement(plan: Plan, planned: PlannedItem, fits: _Fits) -> list[_Future]:
+def _submit_refinement(
+    plan: Plan, planned: PlannedItem, inputs: Mapping[LayerGroup, list[_Future]], fits: _Fits
+) -> list[_Future]:
     """What training begins with, strings of its own, then the training of the whole target."""
     start = replace(plan, spec=plan.spec.start)
-    fitted = _submit_fits(start, planned, fits)
+    fitted = _submit_fits(start, planned, inputs, fits)
     sampling = sample_probes.submit(
         plan.source, planned.adapter, plan.spec.strings, return_state=False, wait_for=fitted
     )

@@ -15,6 +15,8 @@ from cross_lora_core.migration import (
     PlannedItem,
     projection_key,
     read_projections,
+    read_streams,
+    streams_key,
     write_projections,
 )
 from cross_lora_core.models import LayerGroup, Role
@@ -54,14 +56,19 @@ def _key(plan: Plan, item: PlannedItem, group: LayerGroup) -> str:
     return projection_key(plan.source, item.target, item.adapter.digest, plan.spec, group.first, group.last)
 
 
+def _streams_key(plan: Plan, item: PlannedItem, group: LayerGroup) -> str:
+    return streams_key(plan.source, item.target, plan.spec.streams, group.first, group.last)
+
+
 def _fit(plan: Plan, item: PlannedItem, group: LayerGroup, device: torch.device) -> EffectFit:
     with bases_in_memory(plan.source, item.target, device=device) as (ours, theirs):
         return fit_effect(
             EffectSide(open_ref(plan.source), ours),
             EffectSide(open_ref(item.target), theirs),
             local_adapter(item.adapter.location, item.adapter.digest),
-            read_probes(plan.source, item.adapter.digest, plan.spec.probes),
+            read_probes(plan.source, item.adapter, plan.spec.probes),
             plan.landings_in(item, group),
+            read_streams(open_stored().fetch(_streams_key(plan, item, group)), device),
             _below(plan, item, group),
             EffectOptions(rank=plan.spec.fit_rank),
         )

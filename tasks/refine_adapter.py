@@ -69,7 +69,7 @@ def _fit(
             EffectSide(open_ref(plan.source), ours),
             EffectSide(open_ref(item.target), theirs),
             local_adapter(item.adapter.location, item.adapter.digest),
-            read_probes(plan.source, item.adapter.digest, plan.spec.strings),
+            read_probes(plan.source, item.adapter, plan.spec.strings),
             plan.landings_of(item),
             {key: one.update for key, one in projected_modules(start, item).items()},
             plan.spec.fit_rank,

@@ -1,4 +1,4 @@
-"""Let an adapted source base write the strings that method `effect` runs both bases on."""
+"""Let a source base write the strings that both bases are run on, with an adapter on or without one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.runtime import TASK_OPTIONS, open_stored
 from tasks.sharing import put_shared
 
-__all__ = ["read_probes", "sample_probes"]
+__all__ = ["read_probes", "sample_probes", "store_probes"]
 
 
 @task(
@@ -28,26 +28,35 @@ __all__ = ["read_probes", "sample_probes"]
 )
 def sample_probes(source: BaseRef, adapter: AdapterRef, spec: ProbeSpec) -> StoredObject:
     """Sample and store the strings; done once per adapter, whatever targets it goes to."""
+    return store_probes(source, adapter, spec)
+
+
+def store_probes(source: BaseRef, adapter: AdapterRef | None, spec: ProbeSpec) -> StoredObject:
+    """Sample and store strings, unless they are there or another worker is at it; None is the base alone."""
 
     def write(path: Path) -> None:
         with device_slot() as device:
             strings = _sampled(source, adapter, spec, device)
         path.write_text(json.dumps(strings, ensure_ascii=False), encoding="utf-8")
 
-    stored, _ = put_shared(probes_key(source, adapter.digest, spec), write)
+    stored, _ = put_shared(_key(source, adapter, spec), write)
     return stored
 
 
-def _sampled(source: BaseRef, adapter: AdapterRef, spec: ProbeSpec, device: torch.device) -> tuple[str, ...]:
-    with (
-        bases_in_memory(source, device=device) as (loaded,),
-        loaded.with_adapter(local_adapter(adapter.location, adapter.digest)),
-    ):
+def _sampled(
+    source: BaseRef, adapter: AdapterRef | None, spec: ProbeSpec, device: torch.device
+) -> tuple[str, ...]:
+    folder = local_adapter(adapter.location, adapter.digest) if adapter else None
+    with bases_in_memory(source, device=device) as (loaded,), loaded.with_adapter(folder):
         return sample_strings(
             loaded, spec.count, tokens=spec.tokens, seed=spec.seed, contrasts=spec.contrasts
         )
 
 
-def read_probes(source: BaseRef, adapter_digest: str, spec: ProbeSpec) -> tuple[str, ...]:
+def read_probes(source: BaseRef, adapter: AdapterRef | None, spec: ProbeSpec) -> tuple[str, ...]:
     """The strings that were stored."""
-    return tuple(json.loads(open_stored().get(probes_key(source, adapter_digest, spec))))
+    return tuple(json.loads(open_stored().get(_key(source, adapter, spec))))
+
+
+def _key(source: BaseRef, adapter: AdapterRef | None, spec: ProbeSpec) -> str:
+    return probes_key(source, adapter.digest if adapter else "", spec)

@@ -3,9 +3,11 @@
 Apart from `migration`, because whoever only plans, receives or reports should not load transformers and PEFT.
 """
 
-from cross_lora_core.fitting.effect import EffectFit, EffectOptions, EffectSide, fit_effect
+from cross_lora_core.fitting.effect import EffectFit, EffectOptions, fit_effect
 from cross_lora_core.fitting.maps import PairMoments, fit_maps, pair_moments
 from cross_lora_core.fitting.refine import RefineFit, refine
+from cross_lora_core.fitting.sides import EffectSide
+from cross_lora_core.fitting.stream_moments import stream_moments
 
 __all__ = [
     "EffectFit",
@@ -17,4 +19,5 @@ __all__ = [
     "fit_maps",
     "pair_moments",
     "refine",
+    "stream_moments",
 ]

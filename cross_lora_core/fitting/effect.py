@@ -1,17 +1,18 @@
 """Method `effect`: make the target's residual stream change as the adapter changes the source's.
 
 Nothing of the update's matrix is carried over, only what it does. On strings the adapted source writes
-itself, take the change `h'_s(k) - h_s(k)` of the source's stream at boundary k; map it by `M_l`, the ridge
-regression of the target's own stream on the source's at positions that mean the same; then walk up the
-target's layers and fit, in closed form, a low-rank update of each layer's down projection so that with all
-updates below in place the stream after the layer changes by `M_l (h'_s - h_s)`. Fitting what is still
-missing keeps errors from piling up, and neither widths, depths, heads nor tokenizers have to agree.
-No gradient is taken and no data of the user is read.
+itself, take the change `h'_s(k) - h_s(k)` of the source's stream at boundary k; carry it over by `M_l`, the
+ridge regression of the target's stream on the source's (`fitting.stream_moments`); then walk up the target's
+layers and fit, in closed form, a low-rank update of each layer's down projection so that with all updates
+below in place the stream after the layer changes by `M_l (h'_s - h_s)`. Fitting what is still missing keeps
+errors from piling up, and neither widths, depths, heads nor tokenizers have to agree. No gradient is taken
+and no data of the user is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor
 
 from cross_lora_core import algebra
-from cross_lora_core.algebra import LoraFactors, Moments
-from cross_lora_core.evaluation import LoadedBase
+from cross_lora_core.algebra import CentredMoments, LoraFactors
+from cross_lora_core.fitting.sides import EffectSide
+from cross_lora_core.fitting.stream_moments import position_weights
 from cross_lora_core.migration import Landing, ModuleMeasure, Projected
-from cross_lora_core.models import BaseModel, Role
+from cross_lora_core.models import Role
 from cross_lora_core.responses import (
     Frontier,
     PairedBatch,
@@ -33,20 +35,12 @@ from cross_lora_core.responses import (
     with_updates,
 )
 
-__all__ = ["EffectFit", "EffectOptions", "EffectSide", "fit_effect"]
+__all__ = ["EffectFit", "EffectOptions", "fit_effect"]
 
 HELD_OUT = 4
 """Every so many-th string is held out of the fit; update strengths are chosen on it."""
 
 _Key = tuple[int, Role]
-
-
-@dataclass(frozen=True, eq=False)
-class EffectSide:
-    """A base as files and as a model in memory."""
-
-    base: BaseModel
-    loaded: LoadedBase
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,7 @@ class EffectOptions:
 
     rank: int = 16
     ridge: float = 0.1
-    map_ridge: float = 0.01
+    map_ridge: float = 0.001
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +77,7 @@ def fit_effect(
     adapter: Path,
     strings: Sequence[str],
     landings: Sequence[Landing],
+    moments: Mapping[int, CentredMoments],
     below: Mapping[_Key, LoraFactors],
     options: EffectOptions,
 ) -> EffectFit:
@@ -94,6 +89,8 @@ def fit_effect(
         adapter: the adapter's folder, as PEFT loads it.
         strings: what both are run on.
         landings: consecutive ones of `effect_landings`.
+        moments: of both streams over other strings, by target layer; the maps are fitted from them and
+            from those of these strings, but for every `HELD_OUT`-th.
         below: updates of every layer below the first of them.
         options: how.
 
@@ -104,7 +101,7 @@ def fit_effect(
     if not batches:
         raise ValueError("expected strings with positions that both tokenisations share")
     held_out = torch.cat([_held_out(batch.target) for batch in batches]).to(target.loaded.device)
-    stream = _wanted(source, target, adapter, batches, landings, ~held_out, options.map_ridge)
+    stream = _wanted(source, target, adapter, batches, landings, ~held_out, moments, options.map_ridge)
     projected = _walk(target, [one.target for one in batches], landings, stream, held_out, below, options)
     return EffectFit(projected, len(held_out))
 
@@ -124,6 +121,7 @@ def _wanted(
     batches: Sequence[PairedBatch],
     landings: Sequence[Landing],
     fitted: Tensor,
+    moments: Mapping[int, CentredMoments],
     map_ridge: float,
 ) -> dict[int, _Aim]:
     """By target layer, what its end should become."""
@@ -135,10 +133,10 @@ def _wanted(
     aims = {}
     for one in landings:
         plain, rows = before[one.source_layer + 1], theirs[one.target_layer + 1]
-        weights = 1.0 / rows.pow(2).sum(1).clamp_min(torch.finfo(torch.float32).tiny)
-        M = _residual_map(plain[fitted], rows[fitted], weights[fitted], map_ridge)
-        change = (after[one.source_layer + 1] - plain) @ M.T
-        aims[one.target_layer] = _Aim(rows + change, weights)
+        weights, pairs = position_weights(rows), deepcopy(moments[one.target_layer])
+        pairs.add(plain[fitted], rows[fitted], weights[fitted])
+        M = algebra.ridge_map(pairs.about_means(), map_ridge).float()
+        aims[one.target_layer] = _Aim(rows + (after[one.source_layer + 1] - plain) @ M.T, weights)
     return aims
 
 
@@ -146,13 +144,6 @@ def _boundaries(side: EffectSide, batches: Sequence[TokenBatch], wanted: Sequenc
     paths = layer_paths(side.base)
     found = [respond(side.loaded, one, layers=paths, boundaries=wanted).boundaries for one in batches]
     return {number: torch.cat([one[number] for one in found]) for number in set(wanted)}
-
-
-def _residual_map(ours: Tensor, theirs: Tensor, weights: Tensor, ridge: float) -> Tensor:
-    """M of the two streams about their means, float32 [d_t, d_s]."""
-    moments = Moments(ours.shape[1], theirs.shape[1], ours.device)
-    moments.add(ours - ours.mean(0), theirs - theirs.mean(0), weights)
-    return algebra.ridge_map(moments, ridge).float()
 
 
 def _held_out(batch: TokenBatch) -> Tensor:

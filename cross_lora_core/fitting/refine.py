@@ -21,7 +21,7 @@ from torch import Tensor
 from cross_lora_core import algebra
 from cross_lora_core.adapters import module_updates
 from cross_lora_core.algebra import LoraFactors
-from cross_lora_core.fitting.effect import EffectSide
+from cross_lora_core.fitting.sides import EffectSide
 from cross_lora_core.fitting.teacher import divergences, lesson, read_alike
 from cross_lora_core.migration import Landing, ModuleMeasure, Projected, RefineSpec
 from cross_lora_core.models import BaseModel, Role

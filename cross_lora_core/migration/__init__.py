@@ -17,11 +17,13 @@ from cross_lora_core.migration.files import (
     read_factors,
     read_maps,
     read_projections,
+    read_streams,
     read_training,
     write_alignments,
     write_factors,
     write_maps,
     write_projections,
+    write_streams,
 )
 from cross_lora_core.migration.keys import (
     adapter_prefix,
@@ -33,6 +35,7 @@ from cross_lora_core.migration.keys import (
     probes_key,
     projection_key,
     similarity_key,
+    streams_key,
 )
 from cross_lora_core.migration.ladder import (
     DATA_FREE,
@@ -67,6 +70,7 @@ from cross_lora_core.migration.spec import (
     MapSpec,
     ProbeSpec,
     RefineSpec,
+    StreamSpec,
     TransferSpec,
     content_digest,
 )
@@ -109,6 +113,7 @@ __all__ = [
     "Projected",
     "RefineSpec",
     "Skipped",
+    "StreamSpec",
     "TransferOptions",
     "TransferSpec",
     "adapter_prefix",
@@ -140,13 +145,16 @@ __all__ = [
     "read_factors",
     "read_maps",
     "read_projections",
+    "read_streams",
     "read_training",
     "refine_landings",
     "register_base",
     "short_name",
     "similarity_key",
+    "streams_key",
     "write_alignments",
     "write_factors",
     "write_maps",
     "write_projections",
+    "write_streams",
 ]

@@ -16,7 +16,7 @@ import torch
 
 from cross_lora_core.adapters import servable_rank
 from cross_lora_core.algebra import factorize
-from cross_lora_core.migration.keys import alignment_key, factors_key, maps_key
+from cross_lora_core.migration.keys import alignment_key, factors_key, maps_key, streams_key
 from cross_lora_core.migration.maps import input_site
 from cross_lora_core.migration.plan import Plan, PlannedItem
 from cross_lora_core.migration.refs import BaseRef
@@ -95,19 +95,22 @@ def estimate_plan(
     """
     bases = {plan.source.digest: source, **targets}
     rank = plan.spec.rank
-    factors, alignments, maps = _factor_jobs(plan), _alignment_jobs(plan), _map_jobs(plan)
+    factors, alignments = _factor_jobs(plan), _alignment_jobs(plan)
+    maps, streams = _map_jobs(plan), _stream_jobs(plan)
     missing = [(bases[ref.digest], group) for ref, group, key in factors if not is_stored(key)]
     unaligned = [(bases[ref.digest], group) for ref, group, key in alignments if not is_stored(key)]
     unmapped = [(bases[ref.digest], group) for ref, group, key in maps if not is_stored(key)]
+    unlike = [(bases[ref.digest], group) for ref, group, key in streams if not is_stored(key)]
     operations = sum(_group_operations(base, group) for base, group in missing)
     operations += sum(_alignment_operations(base, group, rank) for base, group in unaligned)
     return Estimate(
         factor_bytes=sum(_factor_bytes(base, group, rank) for base, group in missing),
         alignment_bytes=sum(_alignment_bytes(base, group, rank) for base, group in unaligned)
-        + sum(_map_bytes(source, base, group) for base, group in unmapped),
+        + sum(_map_bytes(source, base, group) for base, group in unmapped)
+        + sum(_stream_bytes(source, base, group) for base, group in unlike),
         output_bytes=sum(item_output_bytes(item, targets[item.target.digest], plan) for item in plan.items),
         seconds=operations * _seconds_per_operation(),
-        reused=len(factors + alignments + maps) - len(missing + unaligned + unmapped),
+        reused=len(factors + alignments + maps + streams) - len(missing + unaligned + unmapped + unlike),
         untimed=_untimed(plan),
     )
 
@@ -143,6 +146,19 @@ def _map_jobs(plan: Plan) -> list[_Job]:
         (one.base, group, maps_key(rung.source, one.base, rung.spec, group.first, group.last))
         for rung, one, group in plan.paired_groups(lambda needs: needs.maps)
     ]
+
+
+def _stream_jobs(plan: Plan) -> list[_Job]:
+    jobs = [
+        (one.base, group, streams_key(rung.source, one.base, rung.spec.streams, group.first, group.last))
+        for rung, one, group in plan.paired_groups(lambda needs: needs.streams)
+    ]
+    return list(dict.fromkeys(jobs))
+
+
+def _stream_bytes(source: BaseModel, target: BaseModel, group: LayerGroup) -> int:
+    """Second moments of one residual stream, and of the two together, in float32."""
+    return 4 * len(group.layers) * source.d_model * (source.d_model + target.d_model)
 
 
 def _map_bytes(source: BaseModel, target: BaseModel, group: LayerGroup) -> int:

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cross_lora_core.algebra import Alignment, LoraFactors, SpectralFactors
+from cross_lora_core.algebra import Alignment, CentredMoments, LoraFactors, SpectralFactors
 from cross_lora_core.errors import ObjectCorrupted
 from cross_lora_core.migration.layers import ModuleFactors, ModuleMeasure, Projected
 from cross_lora_core.migration.maps import MapFit, ModuleMaps, input_site
@@ -29,11 +29,13 @@ __all__ = [
     "read_factors",
     "read_maps",
     "read_projections",
+    "read_streams",
     "read_training",
     "write_alignments",
     "write_factors",
     "write_maps",
     "write_projections",
+    "write_streams",
 ]
 
 _Key = tuple[int, Role]
@@ -133,6 +135,45 @@ def read_maps(file: GroupFile, layer: int, role: Role) -> ModuleMaps:
     fit = MapFit(**file.numbers[f"{layer}.{role}"])
     reads, writes = file.tensors(layer, input_site(role)), file.tensors(layer, role)
     return ModuleMaps(reads["input"], writes["output"], fit)
+
+
+def write_streams(path: Path, moments: Mapping[int, CentredMoments]) -> None:
+    """Write moments of residual streams by target layer, in float32."""
+    tensors = {
+        f"{layer}.{name}": tensor.float()
+        for layer, one in moments.items()
+        for name, tensor in _parts(one).items()
+    }
+    numbers = {
+        str(layer): {"yy": one.moments.yy, "count": one.moments.count, "weight": one.weight}
+        for layer, one in moments.items()
+    }
+    _write(path, tensors, numbers)
+
+
+def read_streams(path: Path, device: torch.device) -> dict[int, CentredMoments]:
+    """Read the moments of every layer of a file."""
+    found = {}
+    with safe_open(path, framework="pt", device=str(device)) as opened:
+        for layer, numbers in json.loads(opened.metadata()["numbers"]).items():
+            one = CentredMoments(*(opened.get_tensor(f"{layer}.{name}") for name in ("x_origin", "y_origin")))
+            one.moments.yy, one.moments.count = numbers["yy"], numbers["count"]
+            one.weight = numbers["weight"]
+            for name, tensor in _parts(one).items():
+                tensor.copy_(opened.get_tensor(f"{layer}.{name}"))
+            found[int(layer)] = one
+    return found
+
+
+def _parts(one: CentredMoments) -> dict[str, Tensor]:
+    return {
+        "x_origin": one.x_origin,
+        "y_origin": one.y_origin,
+        "x_sum": one.x_sum,
+        "y_sum": one.y_sum,
+        "xx": one.moments.xx,
+        "yx": one.moments.yx,
+    }
 
 
 def write_projections(

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import Protocol
 
 from cross_lora_core.migration.similarity import SIMILARITY_VERSION
-from cross_lora_core.migration.spec import FactorSpec, ProbeSpec, TransferSpec, content_digest
+from cross_lora_core.migration.spec import FactorSpec, ProbeSpec, StreamSpec, TransferSpec, content_digest
 
 __all__ = [
     "BaseIdentity",
@@ -24,11 +24,16 @@ __all__ = [
     "probes_key",
     "projection_key",
     "similarity_key",
+    "streams_key",
 ]
 
 
-PROBES_VERSION = 1
+PROBES_VERSION = 2
 """Raised whenever the same spec would give other strings."""
+
+
+STREAMS_VERSION = 1
+"""Raised whenever the same spec would give other moments of residual streams."""
 
 
 class BaseIdentity(Protocol):
@@ -85,10 +90,16 @@ def projection_key(
     return f"projections/{plan}/{adapter_digest}/layers-{first:03d}-{last:03d}.safetensors"
 
 
+def streams_key(source: BaseIdentity, target: BaseIdentity, spec: StreamSpec, first: int, last: int) -> str:
+    """Key of the moments of both residual streams at the ends of target layers `first`..`last`."""
+    version = content_digest([source.tokenizer, target.tokenizer, asdict(spec), STREAMS_VERSION])[:16]
+    return f"moments/{source.digest}-{target.digest}/{version}/layers-{first:03d}-{last:03d}.safetensors"
+
+
 def probes_key(source: BaseIdentity, adapter_digest: str, spec: ProbeSpec) -> str:
-    """Key of the strings that an adapted source base wrote; every target is fitted on the same."""
+    """Key of strings that a source base wrote, with an adapter on or, where that is empty, without one."""
     version = content_digest([source.tokenizer, asdict(spec), PROBES_VERSION])[:16]
-    return f"probes/{source.digest}/{adapter_digest}/{version}.json"
+    return f"probes/{source.digest}/{adapter_digest or 'base'}/{version}.json"
 
 
 def similarity_key(source_digest: str, target_digest: str) -> str:

@@ -39,6 +39,7 @@ class MethodNeeds:
         target_factors: the truncated SVD of the target base's weights.
         alignment: the orthogonal maps between the two sets of singular vectors.
         probes: strings that the source base writes with the adapter on, which both bases are then run on.
+        streams: the second moments of the residual streams of both bases, layer by layer.
         maps: the linear maps between the responses of both bases, module by module.
         training: gradient steps on the target, from what `effect` fits on.
         equal_widths: every module must have the same shape in both bases.
@@ -48,6 +49,7 @@ class MethodNeeds:
     target_factors: bool = False
     alignment: bool = False
     probes: bool = False
+    streams: bool = False
     maps: bool = False
     training: bool = False
     equal_widths: bool = False
@@ -62,10 +64,10 @@ METHOD_NEEDS: dict[Method, MethodNeeds] = {
     Method.AUTO: MethodNeeds(),
     Method.CROSS_LORA: MethodNeeds(source_factors=True, target_factors=True, alignment=True),
     Method.COPY: MethodNeeds(equal_widths=True),
-    Method.EFFECT: MethodNeeds(probes=True),
+    Method.EFFECT: MethodNeeds(probes=True, streams=True),
     Method.INTERPOLATE: MethodNeeds(),
     Method.PROBE: MethodNeeds(maps=True),
-    Method.REFINE: MethodNeeds(probes=True, training=True),
+    Method.REFINE: MethodNeeds(probes=True, streams=True, training=True),
     Method.SUBSPACE: MethodNeeds(target_factors=True, equal_widths=True),
     Method.SUBSPACE_AND_NULL: MethodNeeds(source_factors=True, target_factors=True, equal_widths=True),
 }

@@ -17,6 +17,7 @@ __all__ = [
     "MapSpec",
     "ProbeSpec",
     "RefineSpec",
+    "StreamSpec",
     "TransferSpec",
     "content_digest",
 ]
@@ -24,7 +25,7 @@ __all__ = [
 ALGORITHM_VERSION = 1
 """Raised whenever the same inputs would give other numbers, so that old stored results are not reused."""
 
-EFFECT_VERSION = 1
+EFFECT_VERSION = 2
 """Raised whenever method `effect` would give other numbers."""
 
 EFFECT_RANK = 16
@@ -66,7 +67,7 @@ class FactorSpec:
 
 @dataclass(frozen=True)
 class ProbeSpec:
-    """The strings an adapted source base writes for methods `effect` and `refine`.
+    """Strings that a source base writes by itself, with an adapter on or without one.
 
     Attributes:
         count: strings.
@@ -75,10 +76,21 @@ class ProbeSpec:
         seed: of the sampling.
     """
 
-    count: int = 64
+    count: int = 128
     tokens: int = 100
-    contrasts: tuple[float, ...] = (0.0, 1.0)
+    contrasts: tuple[float, ...] = (0.0,)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class StreamSpec:
+    """What the residual streams of two bases are compared on, for method `effect`.
+
+    Attributes:
+        strings: that the source base writes without any adapter; a whole fleet shares them.
+    """
+
+    strings: ProbeSpec = ProbeSpec(count=256)
 
 
 @dataclass(frozen=True)
@@ -176,6 +188,11 @@ class TransferSpec:
         return ProbeSpec()
 
     @property
+    def streams(self) -> StreamSpec:
+        """What method `effect` compares the residual streams on."""
+        return StreamSpec()
+
+    @property
     def start(self) -> TransferSpec:
         """The transfer whose updates method `refine` goes on from; that of method `effect` itself."""
         return replace(self, method=Method.EFFECT)
@@ -203,6 +220,7 @@ class TransferSpec:
             relevant |= {"rank": self.rank}
         if self.needs.probes:
             relevant |= {"fit": EFFECT_VERSION, "rank": self.fit_rank, "probes": asdict(self.probes)}
+            relevant |= {"streams": asdict(self.streams)}
         if self.needs.training:
             trained = {"training": asdict(self.training), "strings": asdict(self.strings)}
             relevant |= trained | {"refine": REFINE_VERSION}

@@ -32,7 +32,7 @@ def sample_strings(
     tokens: int = 140,
     temperature: float = 1.0,
     seed: int = 0,
-    batch: int = 32,
+    batch: int = 128,
     contrasts: Sequence[float] = (0.0,),
 ) -> tuple[str, ...]:
     """Sample texts from the model as it is, with whatever adapter is on.

@@ -1,6 +1,7 @@
-"""Ablation of method `effect` on real bases: strings, contrast, rank, ridges; prints one JSON document.
+"""Ablation of method `effect` on real bases: strings, maps, rank, ridges; prints one JSON document.
 
-    python tests/benchmarks/bench_effect.py --bases .cross-lora/bases --adapter examples/adapters/ticket-json
+    python tests/benchmarks/bench_effect.py --bases .cross-lora/bases --adapter examples/adapters/ticket-json \\
+        --strings /tmp/strings
 
 Losses are on development rows that `examples/make_rows.py` makes with a seed of its own; no row of an
 adapter's `evaluation.jsonl` is among them.
@@ -15,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,10 +24,10 @@ from typing import Any
 import torch
 
 from cross_lora_core.evaluation import EvaluationRow, LoadedBase, paired_bootstrap, read_rows, row_losses
-from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect
-from cross_lora_core.migration import ProbeSpec, effect_landings
+from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect, stream_moments
+from cross_lora_core.migration import effect_landings
 from cross_lora_core.models import open_base
-from cross_lora_core.responses import sample_strings, text_strings, with_updates
+from cross_lora_core.responses import sample_strings, with_updates
 
 SEED = 77
 
@@ -56,63 +57,92 @@ def timed(into: dict[str, Any], name: str) -> Iterator[None]:
     into[name] = round(time.perf_counter() - started, 1)
 
 
-def variants(default: EffectOptions) -> dict[str, tuple[str, EffectOptions]]:
-    """By name: which strings, and how they are fitted."""
-    return {
-        "default": ("mixed", default),
-        "plain strings": ("plain", default),
-        "contrasted strings": ("contrasted", default),
-        "twice the strings": ("twice", default),
-        "bundled text": ("text", default),
-        "rank 4": ("mixed", replace(default, rank=4)),
-        "rank 64": ("mixed", replace(default, rank=64)),
-        "ridge 1": ("mixed", replace(default, ridge=1.0)),
-        "ridge 0.01": ("mixed", replace(default, ridge=0.01)),
-        "map ridge 0.1": ("mixed", replace(default, map_ridge=0.1)),
-    }
+@dataclass(frozen=True)
+class Variant:
+    """Which strings, and how they are used.
+
+    Attributes:
+        strings: that the adapted source writes: so many plain ones and so many contrasted ones.
+        shared: strings of the plain source that the maps are fitted on besides.
+        options: of the fit.
+    """
+
+    strings: tuple[int, int] = (128, 0)
+    shared: int = 256
+    options: EffectOptions = field(default_factory=EffectOptions)
 
 
-def strings_of(loaded: LoadedBase, adapter: Path, spec: ProbeSpec) -> tuple[dict[str, Any], dict[str, float]]:
-    """Every kind of strings, and the seconds each took."""
-    seconds: dict[str, float] = {}
-    kinds: dict[str, Any] = {"text": text_strings(spec.count)}
-    with loaded.with_adapter(adapter):
-        for name, contrasts in (("plain", (0.0,)), ("contrasted", (1.0,))):
-            with timed(seconds, name):
-                kinds[name] = sample_strings(
-                    loaded, spec.count, tokens=spec.tokens, seed=spec.seed, contrasts=contrasts
+VARIANTS = {
+    "default": Variant(),
+    "half the strings": Variant(strings=(64, 0)),
+    "twice the strings": Variant(strings=(256, 0)),
+    "half contrasted": Variant(strings=(64, 64)),
+    "contrasted": Variant(strings=(0, 128)),
+    "shared 16": Variant(shared=16),
+    "shared 64": Variant(shared=64),
+    "map ridge 0.01": Variant(options=EffectOptions(map_ridge=0.01)),
+    "map ridge 0.0001": Variant(options=EffectOptions(map_ridge=0.0001)),
+    "rank 4": Variant(options=EffectOptions(rank=4)),
+    "rank 64": Variant(options=EffectOptions(rank=64)),
+    "ridge 1": Variant(options=EffectOptions(ridge=1.0)),
+    "ridge 0.01": Variant(options=EffectOptions(ridge=0.01)),
+}
+
+
+class Strings:
+    """Strings of every kind, sampled when they are asked for, and kept in a folder."""
+
+    def __init__(self, loaded: LoadedBase, adapter: Path, seed: int, folder: Path) -> None:
+        self._loaded, self._adapter, self._seed, self._folder = loaded, adapter, seed, folder
+
+    def of_source(self, count: int) -> tuple[str, ...]:
+        return self._sampled("source", None, 256, 0.0)[:count]
+
+    def of_adapter(self, plain: int, contrasted: int) -> tuple[str, ...]:
+        name = self._adapter.name
+        found = self._sampled(name, self._adapter, 256, 0.0)[:plain] if plain else ()
+        return found + (self._sampled(name, self._adapter, 128, 1.0)[:contrasted] if contrasted else ())
+
+    def _sampled(self, name: str, adapter: Path | None, count: int, contrast: float) -> tuple[str, ...]:
+        path = self._folder / f"{name}-{contrast}-{self._seed}.json"
+        if not path.exists():
+            with self._loaded.with_adapter(adapter):
+                found = sample_strings(
+                    self._loaded, count, tokens=100, seed=self._seed, batch=128, contrasts=(contrast,)
                 )
-    half = spec.count // 2
-    kinds["mixed"] = (*kinds["plain"][:half], *kinds["contrasted"][:half])
-    kinds["twice"] = (*kinds["plain"], *kinds["contrasted"])
-    return kinds, seconds
+            path.write_text(json.dumps(found), encoding="utf-8")
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
 
 
-def run(bases: Path, names: tuple[str, str], adapter: Path, count: int, only: list[str]) -> dict[str, Any]:
+def run(bases: Path, names: tuple[str, str], adapter: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Fit and measure every variant of one adapter."""
     source, target = (_side(bases / name) for name in names)
-    rows = development_rows(adapter, count)
+    rows = development_rows(adapter, asked.rows)
     base = row_losses(target.loaded, rows)
-    strings, seconds = strings_of(source.loaded, adapter, ProbeSpec())
+    strings = Strings(source.loaded, adapter, asked.seed, asked.strings)
+    landings = effect_landings(source.base.layers, target.base.layers)
     results = {}
-    for name, (kind, options) in variants(EffectOptions()).items():
-        if only and name not in only:
+    for name, one in VARIANTS.items():
+        if asked.only and name not in asked.only:
             continue
         cost: dict[str, Any] = {}
-        with timed(cost, "seconds"):
-            landings = effect_landings(source.base.layers, target.base.layers)
-            fit = fit_effect(source, target, adapter, strings[kind], landings, {}, options)
-        updates = {target.base.linear(*key).module: one.update for key, one in fit.projected.items()}
+        probes = strings.of_adapter(*one.strings)
+        shared = strings.of_source(one.shared)
+        with timed(cost, "seconds of comparing"):
+            moments = stream_moments(source, target, shared, landings)
+        with timed(cost, "seconds of fitting"):
+            fit = fit_effect(source, target, adapter, probes, landings, moments, {}, one.options)
+        updates = {target.base.linear(*key).module: each.update for key, each in fit.projected.items()}
         with with_updates(target.loaded, updates):
             losses = row_losses(target.loaded, rows)
         gain = paired_bootstrap([a - b for a, b in zip(base, losses, strict=True)], confidence=0.99)
-        results[name] = asdict(gain) | asdict(options) | cost | {"strings": kind, "positions": fit.positions}
-        print(f"{adapter.name}: {name}: {gain.mean:+.4f}", file=sys.stderr, flush=True)
+        results[name] = asdict(gain) | asdict(one) | cost | {"positions": fit.positions}
+        print(f"{adapter.name}: {name}: {gain.mean:+.4f} {cost}", file=sys.stderr, flush=True)
     return {
         "adapter": adapter.name,
         "rows": len(rows),
+        "seed": asked.seed,
         "target base": sum(base) / len(base),
-        "seconds of sampling": seconds,
         "improvement": results,
     }
 
@@ -132,8 +162,11 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--only", action="append", default=[], help="a variant; may be repeated")
+    parser.add_argument("--strings", type=Path, required=True, help="folder; strings sampled before are used")
+    parser.add_argument("--seed", type=int, default=0, help="of the strings")
     asked = parser.parse_args()
-    found = run(asked.bases, (asked.source, asked.target), asked.adapter, asked.rows, asked.only)
+    asked.strings.mkdir(parents=True, exist_ok=True)
+    found = run(asked.bases, (asked.source, asked.target), asked.adapter, asked)
     print(json.dumps(found, indent=1))
 
 

@@ -20,8 +20,8 @@ from bench_effect import development_rows, timed
 
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import LoadedBase, paired_bootstrap, row_losses
-from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect, refine
-from cross_lora_core.migration import RefineSpec, effect_landings, refine_landings
+from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect, refine, stream_moments
+from cross_lora_core.migration import RefineSpec, StreamSpec, effect_landings, refine_landings
 from cross_lora_core.models import Role, open_base
 from cross_lora_core.responses import sample_strings, with_updates
 
@@ -65,7 +65,9 @@ def strings_of(
 def fitted(source: EffectSide, target: EffectSide, adapter: Path, strings: Sequence[str]) -> _Updates:
     """What `effect` makes of the adapter."""
     landings = effect_landings(source.base.layers, target.base.layers)
-    found = fit_effect(source, target, adapter, strings, landings, {}, EffectOptions())
+    shared = sample_strings(source.loaded, StreamSpec().strings.count, tokens=100)
+    moments = stream_moments(source, target, shared, landings)
+    found = fit_effect(source, target, adapter, strings, landings, moments, {}, EffectOptions())
     return {key: one.update for key, one in found.projected.items()}
 
 

@@ -8,12 +8,19 @@ import pytest
 import torch
 
 from cross_lora_core.evaluation import LoadedBase
-from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect
+from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect, stream_moments
 from cross_lora_core.migration import effect_landings
 from cross_lora_core.models import Role, open_base
 from cross_lora_core.responses import layer_paths, pair_batches, respond, token_strings, with_updates
 from tests.support.fleets import make_adapter
 from tests.support.pico_models import PICO_FAMILIES, build_pico
+
+
+def fitted(source, target, adapter, strings, landings, below=None, rank=4):
+    shared = token_strings(source.base, target.base, 8, tokens=30, seed=9)
+    moments = stream_moments(source, target, shared, landings)
+    options = EffectOptions(rank=rank, map_ridge=0.01)
+    return fit_effect(source, target, adapter, strings, landings, moments, below or {}, options)
 
 
 def side(folder: Path) -> EffectSide:
@@ -34,7 +41,7 @@ def test_on_its_own_base_an_adapter_of_the_same_modules_keeps_its_effect(tmp_pat
     source, target = side(folder), side(folder)
     strings = token_strings(source.base, target.base, 60, tokens=40)
     landings = effect_landings(3, 3)
-    fit = fit_effect(source, target, adapter, strings, landings, {}, EffectOptions(rank=4))
+    fit = fitted(source, target, adapter, strings, landings)
     assert min(one.measure.explained for one in fit.projected.values()) > 0.9
     fresh = [
         one.target
@@ -60,10 +67,10 @@ def test_a_group_continues_where_the_one_below_ended(tmp_path):
     source, target = side(ours), side(theirs)
     strings = token_strings(source.base, target.base, 24, tokens=30)
     landings = effect_landings(2, 3)
-    whole = fit_effect(source, target, adapter, strings, landings, {}, EffectOptions(rank=4)).projected
-    first = fit_effect(source, target, adapter, strings, landings[:2], {}, EffectOptions(rank=4)).projected
+    whole = fitted(source, target, adapter, strings, landings).projected
+    first = fitted(source, target, adapter, strings, landings[:2]).projected
     below = {key: one.update for key, one in first.items()}
-    rest = fit_effect(source, target, adapter, strings, landings[2:], below, EffectOptions(rank=4)).projected
+    rest = fitted(source, target, adapter, strings, landings[2:], below).projected
     assert whole.keys() == first.keys() | rest.keys()
     for key, one in (first | rest).items():
         product = one.update.lora_B @ one.update.lora_A
@@ -76,7 +83,7 @@ def test_every_family_can_be_a_target(family, tmp_path):
     adapter = make_adapter(ours, tmp_path / "adapter", strength=0.3)
     source, target = side(ours), side(theirs)
     strings = token_strings(source.base, target.base, 16, tokens=30)
-    fit = fit_effect(source, target, adapter, strings, effect_landings(2, 2), {}, EffectOptions(rank=4))
+    fit = fitted(source, target, adapter, strings, effect_landings(2, 2))
     assert fit.positions > 100
     for (layer, role), one in fit.projected.items():
         spec = target.base.linear(layer, role)
@@ -89,7 +96,7 @@ def test_an_empty_adapter_gives_an_empty_update(tmp_path):
     adapter = make_adapter(folder, tmp_path / "adapter", strength=0.0)
     source, target = side(folder), side(folder)
     strings = token_strings(source.base, target.base, 12, tokens=30)
-    fit = fit_effect(source, target, adapter, strings, effect_landings(2, 2), {}, EffectOptions(rank=4))
+    fit = fitted(source, target, adapter, strings, effect_landings(2, 2))
     assert all(not one.update.lora_B.any() for one in fit.projected.values())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 
-from cross_lora_core.migration import MapSpec, ProbeSpec, TransferSpec
+from cross_lora_core.migration import MapSpec, ProbeSpec, StreamSpec, TransferSpec
 from tests.support.fleets import make_adapter, poison, write_rows
 from tests.support.pico_models import build_pico
 
@@ -57,6 +57,7 @@ def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     few = {
         "probes": ProbeSpec(count=12, tokens=24),
         "strings": ProbeSpec(count=16, tokens=24, contrasts=(0.0,), seed=1),
+        "streams": StreamSpec(ProbeSpec(count=16, tokens=24)),
         "maps": MapSpec(count=8, held_out=3, tokens=24),
     }
     for name, spec in few.items():

@@ -45,14 +45,16 @@ def test_an_adapter_is_fitted_group_by_group(fleet):
     with Catalog.open(load_settings().catalog_url).begin() as work:
         (item,) = [one for one in work.items_of(outcome.migration) if one.adapter_name == "measured"]
         measures = work.measures_of(item.id)
-    assert all(one.source_norm is None and one.norm > 0 for one in measures)
+    assert all(one.source_norm is None for one in measures)
+    assert any(one.norm > 0 for one in measures)  # a layer where no strength helps is left alone
     assert "share of the wanted change explained" in Path(outcome.report).read_text()
 
 
 def test_a_second_run_computes_nothing(fleet, monkeypatch):
     first = migrate_fleet(effect(fleet, "plain"))
     assert len(stored("projections")) > 1
-    assert len(stored("probes")) == 1
+    assert len(stored("probes")) == 2  # the adapter's, and those of the base for the maps
+    assert len(stored("moments")) == len(stored("projections"))
 
     def never(*_arguments, **_named):
         raise AssertionError("computed again")

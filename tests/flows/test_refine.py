@@ -50,7 +50,7 @@ def test_an_adapter_is_distilled_and_judged(fleet, home):
     assert "without data or training" not in (folder / "README.md").read_text()
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"]) == (16, 16)
-    assert len(stored("probes")) == 2
+    assert len(stored("probes")) == 3
     assert not list((home / "work").iterdir())  # a finished training needs no checkpoint
 
 
