@@ -6,7 +6,7 @@ A cell that was not run is a dot, one that has nothing to measure a dash.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cross_lora_core.evaluation import Figures, Interval
 from cross_lora_core.experiments.results import CellResult
@@ -26,6 +26,7 @@ class Table:
         note: what the figures are.
         headers: of the columns.
         rows: cells as text.
+        labels: leading columns that name a row, where all others are of one kind; 0 where they are not.
     """
 
     name: str
@@ -33,6 +34,26 @@ class Table:
     note: str
     headers: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
+    labels: int = 0
+
+    @property
+    def width(self) -> int:
+        """Characters of the widest line, two between columns."""
+        columns = zip(self.headers, *self.rows, strict=True)
+        return sum(max(map(len, column)) + 2 for column in columns)
+
+    def narrow(self) -> Table:
+        """The same with one figure a line, where that can be done."""
+        if not self.labels:
+            return self
+        rows = [
+            (*row[: self.labels], header, cell)
+            for row in self.rows
+            for header, cell in zip(self.headers[self.labels :], row[self.labels :], strict=True)
+        ]
+        return replace(
+            self, headers=(*self.headers[: self.labels], "of", "figure"), rows=tuple(rows), labels=0
+        )
 
 
 def as_markdown(table: Table) -> str:

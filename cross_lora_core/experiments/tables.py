@@ -74,6 +74,7 @@ def methods_side_by_side(experiment: Experiment, results: Results, measure: Meas
         _GAP_NOTE,
         ("source → target", "related", "recipe", *map(str, columns)),
         tuple(rows) if experiment.tasks and judged else (),
+        labels=3,
     )
 
 

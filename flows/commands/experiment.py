@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.output import ExitCode, JsonFlag, document, plain, print_table, reporting_errors, say
+from flows.commands.output import (
+    ExitCode,
+    JsonFlag,
+    document,
+    plain,
+    print_table,
+    reporting_errors,
+    say,
+    terminal_width,
+)
 
 if TYPE_CHECKING:
     from cross_lora_core.experiments import Table
@@ -84,10 +93,19 @@ def show(file: ExperimentFile, as_json: JsonFlag = False) -> None:
 
 
 def _show_tables(tables: tuple[Table, ...]) -> None:
+    """Every table that fits; one that does not is shown a figure a line, or left to a wider terminal."""
+    width = terminal_width()
+    too_wide = []
     for table in tables:
-        columns = {header: {"overflow": "fold"} for header in table.headers}
-        print_table(columns, [[plain(cell) for cell in row] for row in table.rows], title=plain(table.title))
-        say(f"[dim]{plain(table.note)}[/]\n")
+        shown = table if table.width <= width else table.narrow()
+        if shown.width > width:
+            too_wide.append(table.title)
+            continue
+        columns: dict[str, dict[str, str]] = {header: {} for header in shown.headers}
+        print_table(columns, [[plain(cell) for cell in row] for row in shown.rows], title=plain(shown.title))
+        say(f"[dim]{plain(shown.note)}[/]\n")
+    if too_wide:
+        say(f"wider than {width} characters, see `experiment render` or --json: {plain('; '.join(too_wide))}")
 
 
 @app.command()

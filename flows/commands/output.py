@@ -26,6 +26,7 @@ __all__ = [
     "print_table",
     "reporting_errors",
     "say",
+    "terminal_width",
     "this_person",
     "verdict_text",
 ]
@@ -78,6 +79,12 @@ def this_person() -> str:
         return f"user {os.getuid()}"
 
 
+def terminal_width() -> int:
+    """Characters of a line of the terminal; of a file or pipe, as many as are needed."""
+    console = Console()
+    return console.width if console.is_terminal or "COLUMNS" in os.environ else sys.maxsize
+
+
 def document(value: Any, as_json: bool, show: Callable[[], None]) -> None:
     """The command's result: JSON on stdout, or a rendering for people."""
     if as_json:
@@ -107,7 +114,7 @@ def print_table(
         table.add_column(header, **options)
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    Console(width=min(terminal_width(), 10_000)).print(table)
 
 
 @contextmanager

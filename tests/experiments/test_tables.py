@@ -215,3 +215,12 @@ def test_exact_matches_stand_where_text_is_generated(written):
     )
     assert shares[0] == pytest.approx(1 / 3)
     assert float(gap[3].split("%")[0]) == pytest.approx(100 * sum(shares) / 2, abs=0.1)
+
+
+def test_a_table_of_one_kind_of_figures_can_be_had_with_one_a_line():
+    table = Table("gaps", "Gaps", "Shares.", ("pair", "copy", "effect"), (("a → b", "1 %", "2 %"),), labels=1)
+    narrow = table.narrow()
+    assert narrow.headers == ("pair", "of", "figure")
+    assert narrow.rows == (("a → b", "copy", "1 %"), ("a → b", "effect", "2 %"))
+    assert narrow.width == len("a → b") + len("effect") + len("figure") + 3 * 2
+    assert narrow.narrow() is narrow
