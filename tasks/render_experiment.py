@@ -65,9 +65,7 @@ def _basis(experiment: Experiment, results: Results) -> str:
     cells = cells_of(experiment)
     found = [one for one in map(results.of, cells) if one]
     machines = sorted({one.machine for one in found if one.machine})
-    recipes = [
-        f"- recipe `{name}`: {entry.resolve(name).as_dict()}" for name, entry in experiment.recipes.items()
-    ]
+    recipes = [f"- recipe `{name}`: {entry.resolve(name)}" for name, entry in experiment.recipes.items()]
     own_steps = [
         f"- task `{task.name}`: {steps} steps with recipe `{recipe}`"
         for task in experiment.tasks

@@ -45,6 +45,16 @@ class Recipe:
         modules = sorted({".".join(path.rsplit(".", 2)[-2:]) for path in wanted})
         return LoraRecipe(self.rank, self.alpha, tuple(modules), self.dropout)
 
+    def __str__(self) -> str:
+        one = self.training
+        where = ", ".join(self.roles) or "every projection"
+        rate = f"{one.learning_rate:g} ({one.schedule}, {one.warmup_steps} warm-up steps)"
+        return (
+            f"{one.steps} steps of {one.batch} rows, AdamW, learning rate {rate}, "
+            f"weight decay {one.weight_decay:g}, gradient norm {one.grad_norm:g}; "
+            f"LoRA of rank {self.rank}, alpha {self.alpha:g}, dropout {self.dropout:g}, on {where}"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Plain values, what a content key is made of."""
         return asdict(self)
