@@ -211,12 +211,16 @@ def test_the_commands(done, tmp_path):
     assert json.loads(ran.stdout)["found"] == 4
     shown = runner.invoke(app, ["experiment", "show", str(done.file)], env={"COLUMNS": "200"})
     assert "cross-lora @8" in shown.stdout
+    narrow = runner.invoke(app, ["experiment", "show", str(done.file)], env={"COLUMNS": "60"})
+    assert "figure" in narrow.stdout
+    assert max(map(len, narrow.stdout.splitlines())) <= 60
+    assert "wider than 60 characters" in narrow.stderr
     rendered = runner.invoke(app, ["experiment", "render", str(done.file), "--out", str(tmp_path / "docs")])
     written = [Path(line) for line in rendered.stdout.split()]
     assert tmp_path / "docs" / "pico" / "tables.md" in written
     page = (tmp_path / "docs" / "pico" / "tables.md").read_text()
     assert "26 of 26 cells are done" in page
-    assert "'steps': 3" in page
+    assert "3 steps of" in page
     assert "task `choices`: 2 steps" in page
     assert all(f"]({one.name})" in page for one in written if one.suffix == ".svg")
 
