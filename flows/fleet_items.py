@@ -28,8 +28,9 @@ from tasks.validate_adapter import validate_adapter
 __all__ = ["ItemRun", "announce_items", "settle_item", "submit_item"]
 
 _Future = PrefectFuture[Any]
-_Fits = dict[TransferSpec, list[_Future]]
-"""Task runs of an item by the transfer they are for."""
+_Inputs = Mapping[LayerGroup, list[_Future]]
+_Made = dict[TransferSpec, list[_Future]]
+"""Task runs that make an item's updates, by the transfer they are for."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,25 @@ class ItemRun:
 def announce_items(plan: Plan, items: Sequence[PreparedItem]) -> None:
     """Tell the current listener how many task runs the items will be."""
     rungs = [(item.planned, spec) for item in items for spec in item.planned.ladder.rungs]
-    fitted = [item.planned for item in items if any(one.needs.probes for one in item.planned.ladder.rungs)]
-    refined = sum(spec.needs.training for _, spec in rungs)
+    made = [(item.planned, spec) for item in items for spec in _transfers_of(item.planned)]
+    refined = sum(spec.needs.training for _, spec in made)
+    fitted = [planned for planned, spec in made if spec.needs.probes and not spec.needs.training]
     for stage, count in (
         ("sample", len(fitted) + refined),
         ("fit", sum(len(plan.target_of(planned).groups) for planned in fitted)),
         ("refine", refined),
-        ("project", sum(_projections(plan, planned) for planned, spec in rungs if not spec.needs.probes)),
+        ("project", sum(_projections(plan, planned) for planned, spec in made if not spec.needs.probes)),
         ("publish", len(rungs)),
         ("measure", len(rungs) if plan.spec.method is Method.AUTO else 0),
         ("validate", len(items)),
     ):
         current_listener().expect(stage, count)
+
+
+def _transfers_of(planned: PlannedItem) -> tuple[TransferSpec, ...]:
+    """Every transfer whose updates are made for an item, those that a training begins with among them."""
+    rungs = planned.ladder.rungs
+    return tuple(dict.fromkeys((*rungs, *(one.start for one in rungs if one.needs.training))))
 
 
 def _projections(plan: Plan, planned: PlannedItem) -> int:
@@ -82,8 +90,8 @@ def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun
     own = replace(plan, items=(planned,), targets=(plan.target_of(planned),))
     chosen = plan.spec.method is Method.AUTO
     with _tags(planned):
-        fits: _Fits = {}
-        rungs = [_submit_rung(one, planned, shared, fits) for one in own.rung_plans]
+        made: _Made = {}
+        rungs = [_submit_rung(one, planned, shared, made) for one in own.rung_plans]
         judged = [_submit_measurement(item, one) if chosen else _submit_verdict(item, one) for one in rungs]
     return ItemRun(item, tuple(judged), chosen)
 
@@ -101,30 +109,36 @@ class _RungRun:
     steps: tuple[_Future, ...]
 
 
-def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures, fits: _Fits) -> _RungRun:
-    """Submit a transfer's projections and its publication."""
+def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures, made: _Made) -> _RungRun:
+    """Submit what makes a transfer's updates, and its publication."""
     (target,) = plan.targets
     inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
     with tags(f"method:{plan.spec.method}"):
-        if plan.spec.needs.training:
-            projected = _submit_refinement(plan, planned, inputs, fits)
-        elif plan.spec.needs.probes:
-            projected = _submit_fits(plan, planned, inputs, fits)
-        else:
-            projected = _submit_projections(plan, planned, inputs)
-        publishing = publish_adapter.submit(plan, planned, return_state=False, wait_for=projected)
+        updates = _submit_updates(plan, planned, inputs, made)
+        publishing = publish_adapter.submit(plan, planned, return_state=False, wait_for=updates)
         published = watched("publish", publishing)
     awaited = [
         future
         for group in target.groups
         for future in (*factors_of(plan, target, group, shared), *inputs[group])
     ]
-    return _RungRun(plan, tuple(awaited), (*projected, published))
+    return _RungRun(plan, tuple(awaited), (*updates, published))
 
 
-def _submit_projections(
-    plan: Plan, planned: PlannedItem, inputs: Mapping[LayerGroup, list[_Future]]
-) -> list[_Future]:
+def _submit_updates(plan: Plan, planned: PlannedItem, inputs: _Inputs, made: _Made) -> list[_Future]:
+    """What makes a transfer's updates; what another rung of the item has submitted is not submitted again."""
+    if plan.spec not in made:
+        if plan.spec.needs.training:
+            steps = _submit_refinement(plan, planned, inputs, made)
+        elif plan.spec.needs.probes:
+            steps = _submit_fits(plan, planned, inputs)
+        else:
+            steps = _submit_projections(plan, planned, inputs)
+        made[plan.spec] = steps
+    return made[plan.spec]
+
+
+def _submit_projections(plan: Plan, planned: PlannedItem, inputs: _Inputs) -> list[_Future]:
     """Every layer group by itself, once what it reads is there."""
     (target,) = plan.targets
     return [
@@ -140,15 +154,8 @@ def _submit_projections(
     ]  # fmt: skip
 
 
-def _submit_fits(
-    plan: Plan, planned: PlannedItem, inputs: Mapping[LayerGroup, list[_Future]], fits: _Fits
-) -> list[_Future]:
-    """The probes, then layer group after layer group from the bottom: each builds on those below.
-
-    What another rung of the item has submitted already is not submitted again.
-    """
-    if plan.spec in fits:
-        return fits[plan.spec]
+def _submit_fits(plan: Plan, planned: PlannedItem, inputs: _Inputs) -> list[_Future]:
+    """The probes, then layer group after layer group from the bottom: each builds on those below."""
     (target,) = plan.targets
     sampling = sample_probes.submit(plan.source, planned.adapter, plan.spec.probes, return_state=False)
     steps: list[_Future] = [watched("sample", sampling)]
@@ -156,22 +163,19 @@ def _submit_fits(
         awaited = [steps[-1], *inputs[group]]
         fitting = fit_group.submit(plan, planned, group, return_state=False, wait_for=awaited)
         steps.append(watched("fit", fitting))
-    fits[plan.spec] = steps
     return steps
 
 
-def _submit_refinement(
-    plan: Plan, planned: PlannedItem, inputs: Mapping[LayerGroup, list[_Future]], fits: _Fits
-) -> list[_Future]:
+def _submit_refinement(plan: Plan, planned: PlannedItem, inputs: _Inputs, made: _Made) -> list[_Future]:
     """What training begins with, strings of its own, then the training of the whole target."""
     start = replace(plan, spec=plan.spec.start)
-    fitted = _submit_fits(start, planned, inputs, fits)
+    begun = _submit_updates(start, planned, inputs, made)
     sampling = sample_probes.submit(
-        plan.source, planned.adapter, plan.spec.strings, return_state=False, wait_for=fitted
+        plan.source, planned.adapter, plan.spec.strings, return_state=False, wait_for=begun
     )
     sampled = watched("sample", sampling)
     training = refine_adapter.submit(plan, start, planned, return_state=False, wait_for=[sampled])
-    return [*fitted, sampled, watched("refine", training)]
+    return [*begun, sampled, watched("refine", training)]
 
 
 def _submit_verdict(item: PreparedItem, rung: _RungRun) -> _RungRun:

@@ -10,7 +10,14 @@ from prefect import get_run_logger, task
 
 from cross_lora_core.adapters import local_adapter
 from cross_lora_core.fitting import EffectSide, RefineFit, refine
-from cross_lora_core.migration import Plan, PlannedItem, content_digest, projection_key, write_projections
+from cross_lora_core.migration import (
+    Method,
+    Plan,
+    PlannedItem,
+    content_digest,
+    projection_key,
+    write_projections,
+)
 from cross_lora_core.settings import load_settings
 from cross_lora_core.storage import StoredObject
 from cross_lora_core.training import Checkpoint
@@ -72,11 +79,17 @@ def _fit(
             read_probes(plan.source, item.adapter, plan.spec.strings),
             plan.landings_of(item),
             {key: one.update for key, one in projected_modules(start, item).items()},
-            plan.spec.fit_rank,
+            _rank(plan, item),
             plan.spec.training,
             checkpoint=checkpoint,
             tell=_tell,
         )
+
+
+def _rank(plan: Plan, item: PlannedItem) -> int:
+    """Of every update; a copy is gone on from whole."""
+    whole = item.adapter.rank if plan.spec.begins_with is Method.COPY else 0
+    return plan.spec.output_rank or max(plan.spec.fit_rank, whole)
 
 
 def _tell(done: int, loss: float) -> None:

@@ -61,19 +61,29 @@ class Ladder:
 
 
 def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
-    """The rungs of a request; a method that was asked for by name is the only one."""
+    """The rungs of a request; a method that was asked for by name is the only one.
+
+    Training goes on from a copy where the bases are related and shaped alike, else from what `effect` fits.
+    """
+    copied = not _unfit(replace(spec, method=Method.COPY), facts)
+    spec = replace(spec, begins_with=Method.COPY if copied else Method.EFFECT)
     if spec.method is not Method.AUTO:
-        return Ladder((spec,))
+        return Ladder((_settled(spec),))
     rungs: list[TransferSpec] = []
     left_out: list[LeftOut] = []
     for method in (Method.COPY, *DATA_FREE, Method.REFINE):
-        rung = replace(spec, method=method)
+        rung = _settled(replace(spec, method=method))
         reason = _unfit(rung, facts) or _needless(rungs, facts) or _forbidden(rung)
         if reason:
             left_out.append(LeftOut(method, reason))
         else:
             rungs.append(rung)
     return Ladder(tuple(rungs), tuple(left_out), facts.similarity)
+
+
+def _settled(rung: TransferSpec) -> TransferSpec:
+    """The transfer; what only a training begins with is told of no other."""
+    return rung if rung.needs.training else replace(rung, begins_with=Method.EFFECT)
 
 
 def _unfit(rung: TransferSpec, facts: PairFacts) -> str:

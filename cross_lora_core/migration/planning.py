@@ -58,12 +58,12 @@ def make_plan(
         candidates: the adapters, not read yet; a bad one becomes a refused item, never an exception.
         spec: how updates are carried over.
         group_bytes: upper bound of a layer group's factors, in bytes.
-        similarity: of two bases; asked for where the method is `auto`.
+        similarity: of two bases; asked for where the method is `auto` or begins with another's updates.
     """
     planned = tuple(_planned_target(source, target, spec, group_bytes) for target in targets)
-    auto = spec.method is Method.AUTO
+    asked = spec.method is Method.AUTO or spec.needs.training
     pairs = [
-        _Pair(source, target, one, similarity(source, target) if auto else None)
+        _Pair(source, target, one, similarity(source, target) if asked else None)
         for target, one in zip(targets, planned, strict=True)
     ]
     items = tuple(item for candidate in candidates for item in _items_of(candidate, source, pairs, spec))

@@ -144,6 +144,7 @@ class TransferSpec:
     Attributes:
         refine: `auto` may try method `refine`.
         training: how that trains.
+        begins_with: the method whose updates `refine` goes on from.
     """
 
     method: Method
@@ -153,6 +154,7 @@ class TransferSpec:
     output_dtype: str
     refine: bool = False
     training: RefineSpec = RefineSpec()
+    begins_with: Method = Method.EFFECT
 
     @classmethod
     def from_request(cls, request: TransferOptions) -> TransferSpec:
@@ -170,7 +172,8 @@ class TransferSpec:
     @property
     def needs(self) -> MethodNeeds:
         """What the method needs computed first."""
-        return METHOD_NEEDS[self.method]
+        needs = METHOD_NEEDS[self.method]
+        return replace(needs, streams=False) if needs.training and self.begins_with is Method.COPY else needs
 
     @property
     def folded(self) -> bool:
@@ -194,8 +197,8 @@ class TransferSpec:
 
     @property
     def start(self) -> TransferSpec:
-        """The transfer whose updates method `refine` goes on from; that of method `effect` itself."""
-        return replace(self, method=Method.EFFECT)
+        """The transfer whose updates method `refine` goes on from; that of the other method itself."""
+        return replace(self, method=self.begins_with, begins_with=Method.EFFECT)
 
     @property
     def strings(self) -> ProbeSpec:
@@ -223,7 +226,7 @@ class TransferSpec:
             relevant |= {"streams": asdict(self.streams)}
         if self.needs.training:
             trained = {"training": asdict(self.training), "strings": asdict(self.strings)}
-            relevant |= trained | {"refine": REFINE_VERSION}
+            relevant |= trained | {"refine": REFINE_VERSION, "begins with": self.begins_with}
         if self.needs.maps:
             relevant |= {"maps": asdict(self.maps), "fit": MAPS_VERSION}
         if self.needs.alignment:
@@ -236,5 +239,5 @@ class TransferSpec:
         fields = asdict(self) | {"version": ALGORITHM_VERSION}
         del fields["refine"]
         if not self.needs.training:
-            del fields["training"]
+            del fields["training"], fields["begins_with"]
         return content_digest(fields)

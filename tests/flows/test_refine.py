@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from cross_lora_core.errors import FinalError
@@ -108,3 +111,33 @@ def test_other_steps_are_another_result(fleet):
     (other,) = migrate_fleet(refine(fleet, "plain", refine_steps=5)).items
     (later,) = migrate_fleet(refine(fleet, "plain", refine_seconds=60)).items
     assert len({one.output, other.output, later.output}) == 3
+
+
+def test_between_related_bases_it_goes_on_from_a_copy(fleet, tmp_path):
+    successor = tmp_path / "successor"
+    shutil.copytree(fleet.source, successor)
+    weights = load_file(successor / "model.safetensors")
+    random = torch.Generator().manual_seed(2)
+    drifted = {
+        name: one + 0.05 * one.float().std() * torch.randn(one.shape, generator=random).to(one.dtype)
+        for name, one in weights.items()
+    }
+    save_file(drifted, successor / "model.safetensors", metadata={"format": "pt"})
+    adapter = fleet.adapter("measured")
+    outcome = migrate_fleet(
+        MigrationRequest(
+            source=str(fleet.source),
+            targets=[str(successor)],
+            adapters=[adapter],
+            method="refine",
+            refine_steps=1,
+        )
+    )
+    (item,) = outcome.items
+    assert item.verdict in ("no_effect", "migrated", "harmful"), item.reason
+    assert not stored("moments")
+    assert len(stored("probes")) == 1  # no strings for effect: nothing is fitted
+    moved = load_file(Path(item.output) / "adapter_model.safetensors")
+    for name, original in load_file(Path(adapter) / "adapter_model.safetensors").items():
+        assert name in moved
+        assert moved[name].shape[1 if "lora_B" in name else 0] >= original.shape[1 if "lora_B" in name else 0]

@@ -95,6 +95,20 @@ def test_what_trains_is_tried_only_where_it_is_allowed():
     assert methods(ladder("refine", refine=False)) == ["refine"]  # asking for it by name allows it
 
 
+def test_training_goes_on_from_a_copy_where_a_copy_is_tried():
+    for found in (ladder(), ladder("refine")):
+        (training,) = [one for one in found.rungs if one.method is Method.REFINE]
+        assert training.start.method is Method.COPY
+        assert not training.needs.streams
+    copy, *others = ladder().rungs
+    assert ladder().rungs[-1].start == copy
+    assert all(one.begins_with is Method.EFFECT for one in (copy, *others[:-1]))
+    apart = ladder(similarity=BaseSimilarity(0.02, 24)).rungs
+    assert apart[-1].start == apart[0]
+    assert apart[0].method is Method.EFFECT
+    assert apart[-1].digest != ladder().rungs[-1].digest
+
+
 # similarity
 
 
