@@ -95,6 +95,7 @@ def test_every_cell_is_in_the_tables(written):
         "transfers",
         "models",
         "interpolation",
+        "means",
         "ranks",
         "cost",
         "energy",
@@ -224,3 +225,15 @@ def test_a_table_of_one_kind_of_figures_can_be_had_with_one_a_line():
     assert narrow.rows == (("a → b", "copy", "1 %"), ("a → b", "effect", "2 %"))
     assert narrow.width == len("a → b") + len("effect") + len("figure") + 3 * 2
     assert narrow.narrow() is narrow
+
+
+def test_means_tell_related_bases_from_others(written):
+    experiment = load_experiment(written.file)
+    table = named(tables_of(experiment, all_measured(experiment)))["means"]
+    for kept, recipe, _, count, gap, random_gap in table.rows:
+        pairs = [one for one in experiment.pairs if one.related is (kept == "related")]
+        assert int(count) == len(pairs) * len(experiment.tasks) * len(experiment.seeds)
+        assert recipe in experiment.recipes
+        assert gap.startswith("+2")  # a fifth of what training gains
+        assert random_gap.startswith("-")
+    assert "means" not in named(tables_of(experiment, results_of(experiment)))
