@@ -75,11 +75,23 @@ class GroupFile:
 def _write(
     path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]], **more: Any
 ) -> None:
-    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     header = {"numbers": numbers, **more}
     save_file(
-        plain, path, metadata={name: json.dumps(value, sort_keys=True) for name, value in header.items()}
+        _apart(tensors),
+        path,
+        metadata={name: json.dumps(value, sort_keys=True) for name, value in header.items()},
     )
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors on the CPU, none in another's memory: a source layer may serve two target layers."""
+    seen: set[int] = set()
+    found = {}
+    for name, tensor in tensors.items():
+        plain = tensor.detach().to("cpu").contiguous()
+        found[name] = plain.clone() if plain.data_ptr() in seen else plain
+        seen.add(plain.data_ptr())
+    return found
 
 
 def write_factors(path: Path, factors: Mapping[_Key, ModuleFactors]) -> None:

@@ -226,7 +226,9 @@ class TransferSpec:
             relevant |= {"streams": asdict(self.streams)}
         if self.needs.training:
             trained = {"training": asdict(self.training), "strings": asdict(self.strings)}
-            relevant |= trained | {"refine": REFINE_VERSION, "begins with": self.begins_with}
+            relevant |= trained | {"refine": REFINE_VERSION}
+            if self.begins_with is not Method.EFFECT:
+                relevant |= {"begins with": self.begins_with}
         if self.needs.maps:
             relevant |= {"maps": asdict(self.maps), "fit": MAPS_VERSION}
         if self.needs.alignment:
@@ -239,5 +241,7 @@ class TransferSpec:
         fields = asdict(self) | {"version": ALGORITHM_VERSION}
         del fields["refine"]
         if not self.needs.training:
-            del fields["training"], fields["begins_with"]
+            del fields["training"]
+        if self.begins_with is Method.EFFECT:
+            del fields["begins_with"]
         return content_digest(fields)
