@@ -11,6 +11,14 @@ from prefect import flow
 from flows.commands.interrupts import noticing_interrupts
 
 
+@pytest.fixture(autouse=True)
+def _heeded():
+    """An interrupt as at a terminal: whoever runs the suite as a script's background job has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def test_an_interrupt_that_was_swallowed_is_raised_at_the_end():
     before, reached = signal.getsignal(signal.SIGINT), []
     with pytest.raises(KeyboardInterrupt), noticing_interrupts():
