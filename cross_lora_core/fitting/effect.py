@@ -31,7 +31,6 @@ from cross_lora_core.responses import (
     TokenBatch,
     layer_paths,
     pair_batches,
-    respond,
     with_updates,
 )
 
@@ -141,8 +140,7 @@ def _wanted(
 
 
 def _boundaries(side: EffectSide, batches: Sequence[TokenBatch], wanted: Sequence[int]) -> dict[int, Tensor]:
-    paths = layer_paths(side.base)
-    found = [respond(side.loaded, one, layers=paths, boundaries=wanted).boundaries for one in batches]
+    found = [side.boundaries(one, wanted) for one in batches]
     return {number: torch.cat([one[number] for one in found]) for number in set(wanted)}
 
 
@@ -177,20 +175,5 @@ def _walk(
         )  # fmt: skip
         with with_updates(loaded, {module: fit.update}):
             frontier.advance()
-        projected[key] = Projected(fit.update, _measure(one, fit))
+        projected[key] = Projected(fit.update, ModuleMeasure.fitted(one, fit.update, fit.explained))
     return projected
-
-
-def _measure(landing: Landing, fit: algebra.FittedUpdate) -> ModuleMeasure:
-    return ModuleMeasure(
-        layer=landing.target_layer,
-        role=landing.role,
-        source_layer=landing.source_layer,
-        source_energy=None,
-        target_energy=None,
-        retained_energy=None,
-        source_norm=None,
-        norm=algebra.frobenius_norm(fit.update),
-        relative_norm=None,
-        explained=fit.explained,
-    )

@@ -127,7 +127,7 @@ def refine(
             updates = _updates(parameters, target.base, landings)
     return RefineFit(
         {
-            (one.target_layer, one.role): Projected(update, _measure(one, update))
+            (one.target_layer, one.role): Projected(update, ModuleMeasure.fitted(one, update))
             for one, update in zip(landings, updates, strict=True)
         },
         trained.run,
@@ -215,17 +215,3 @@ def _updates(
         fused = spec.row_ranges is not None
         found.append(algebra.select_rows(update, spec.row_index()) if fused else update)
     return found
-
-
-def _measure(landing: Landing, update: LoraFactors) -> ModuleMeasure:
-    return ModuleMeasure(
-        layer=landing.target_layer,
-        role=landing.role,
-        source_layer=landing.source_layer,
-        source_energy=None,
-        target_energy=None,
-        retained_energy=None,
-        source_norm=None,
-        norm=algebra.frobenius_norm(update),
-        relative_norm=None,
-    )

@@ -16,7 +16,7 @@ from torch import Tensor
 from cross_lora_core.algebra import CentredMoments
 from cross_lora_core.fitting.sides import EffectSide
 from cross_lora_core.migration import Landing
-from cross_lora_core.responses import layer_paths, pair_batches, respond
+from cross_lora_core.responses import pair_batches
 
 __all__ = ["position_weights", "stream_moments"]
 
@@ -37,18 +37,8 @@ def stream_moments(
     """
     found: dict[int, CentredMoments] = {}
     for batch in pair_batches(source.loaded, target.loaded, strings):
-        ours = respond(
-            source.loaded,
-            batch.source,
-            layers=layer_paths(source.base),
-            boundaries=[one.source_layer + 1 for one in landings],
-        ).boundaries
-        theirs = respond(
-            target.loaded,
-            batch.target,
-            layers=layer_paths(target.base),
-            boundaries=[one.target_layer + 1 for one in landings],
-        ).boundaries
+        ours = source.boundaries(batch.source, [one.source_layer + 1 for one in landings])
+        theirs = target.boundaries(batch.target, [one.target_layer + 1 for one in landings])
         for one in landings:
             x, y = ours[one.source_layer + 1], theirs[one.target_layer + 1]
             moments = found.setdefault(one.target_layer, CentredMoments(x.mean(0), y.mean(0)))

@@ -76,6 +76,22 @@ class ModuleMeasure:
     relative_norm: float | None
     explained: float | None = None
 
+    @classmethod
+    def fitted(cls, landing: Landing, update: LoraFactors, explained: float | None = None) -> ModuleMeasure:
+        """Of an update that no update of the source stands behind: it was fitted or trained."""
+        return cls(
+            layer=landing.target_layer,
+            role=landing.role,
+            source_layer=landing.source_layer,
+            source_energy=None,
+            target_energy=None,
+            retained_energy=None,
+            source_norm=None,
+            norm=algebra.frobenius_norm(update),
+            relative_norm=None,
+            explained=explained,
+        )
+
 
 @dataclass(frozen=True)
 class Projected:
