@@ -14,7 +14,7 @@ import importlib.util
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -116,7 +116,7 @@ class Strings:
 
 def run(bases: Path, names: tuple[str, str], adapter: Path, asked: argparse.Namespace) -> dict[str, Any]:
     """Fit and measure every variant of one adapter."""
-    source, target = (_side(bases / name) for name in names)
+    source, target = (side(bases / name) for name in names)
     rows = development_rows(adapter, asked.rows)
     base = row_losses(target.loaded, rows)
     strings = Strings(source.loaded, adapter, asked.seed, asked.strings)
@@ -135,9 +135,9 @@ def run(bases: Path, names: tuple[str, str], adapter: Path, asked: argparse.Name
         updates = {target.base.linear(*key).module: each.update for key, each in fit.projected.items()}
         with with_updates(target.loaded, updates):
             losses = row_losses(target.loaded, rows)
-        gain = paired_bootstrap([a - b for a, b in zip(base, losses, strict=True)], confidence=0.99)
-        results[name] = asdict(gain) | asdict(one) | cost | {"positions": fit.positions}
-        print(f"{adapter.name}: {name}: {gain.mean:+.4f} {cost}", file=sys.stderr, flush=True)
+        gain = improvement(base, losses)
+        results[name] = gain | asdict(one) | cost | {"positions": fit.positions}
+        print(f"{adapter.name}: {name}: {gain['mean']:+.4f} {cost}", file=sys.stderr, flush=True)
     return {
         "adapter": adapter.name,
         "rows": len(rows),
@@ -147,14 +147,21 @@ def run(bases: Path, names: tuple[str, str], adapter: Path, asked: argparse.Name
     }
 
 
-def _side(folder: Path) -> EffectSide:
-    return EffectSide(open_base(folder), LoadedBase(folder, torch.float32, torch.device("cpu")))
+def side(folder: Path) -> EffectSide:
+    """A base as files and in memory."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return EffectSide(open_base(folder), LoadedBase(folder, torch.float32, device))
 
 
-def main() -> None:
-    """Read the arguments and print what was found."""
+def improvement(base: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
+    """Fall of the loss with its 99 % interval, nats per character."""
+    return asdict(paired_bootstrap([a - b for a, b in zip(base, losses, strict=True)], confidence=0.99))
+
+
+def parser_of(description: str | None) -> argparse.ArgumentParser:
+    """What every ablation is told: the bases, an adapter, rows and variants."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--bases", type=Path, required=True)
     parser.add_argument("--source", default="smollm2-135m")
@@ -162,6 +169,12 @@ def main() -> None:
     parser.add_argument("--adapter", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=24)
     parser.add_argument("--only", action="append", default=[], help="a variant; may be repeated")
+    return parser
+
+
+def main() -> None:
+    """Read the arguments and print what was found."""
+    parser = parser_of(__doc__)
     parser.add_argument("--strings", type=Path, required=True, help="folder; strings sampled before are used")
     parser.add_argument("--seed", type=int, default=0, help="of the strings")
     asked = parser.parse_args()

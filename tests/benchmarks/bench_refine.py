@@ -15,14 +15,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from bench_effect import development_rows, timed
+from bench_effect import development_rows, improvement, parser_of, side, timed
 
 from cross_lora_core.algebra import LoraFactors
-from cross_lora_core.evaluation import LoadedBase, paired_bootstrap, row_losses
+from cross_lora_core.evaluation import row_losses
 from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect, refine, stream_moments
 from cross_lora_core.migration import RefineSpec, StreamSpec, effect_landings, refine_landings
-from cross_lora_core.models import Role, open_base
+from cross_lora_core.models import Role
 from cross_lora_core.responses import sample_strings, with_updates
 
 _Updates = Mapping[tuple[int, Role], LoraFactors]
@@ -100,31 +99,12 @@ def run(asked: argparse.Namespace) -> dict[str, Any]:
     return {"adapter": asked.adapter.name, "target base": sum(base) / len(base), "improvement": results}
 
 
-def improvement(base: Sequence[float], losses: Sequence[float]) -> dict[str, Any]:
-    """Fall of the loss with its 99 % interval, nats per character."""
-    return asdict(paired_bootstrap([a - b for a, b in zip(base, losses, strict=True)], confidence=0.99))
-
-
-def side(folder: Path) -> EffectSide:
-    """A base as files and in memory."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return EffectSide(open_base(folder), LoadedBase(folder, torch.float32, device))
-
-
 def main() -> None:
     """Read the arguments and print what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bases", type=Path, required=True)
-    parser.add_argument("--source", default="smollm2-135m")
-    parser.add_argument("--target", default="gemma-3-270m")
-    parser.add_argument("--adapter", type=Path, required=True)
-    parser.add_argument("--rows", type=int, default=24)
+    parser = parser_of(__doc__)
     parser.add_argument("--strings", type=int, default=256)
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--keep", type=Path, help="folder that sampled strings are kept in")
-    parser.add_argument("--only", action="append", default=[], help="a variant; may be repeated")
     print(json.dumps(run(parser.parse_args()), indent=1))
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from cross_lora_core.evaluation import LoadedBase
-from cross_lora_core.fitting import EffectOptions, EffectSide, fit_effect, stream_moments
+from cross_lora_core.fitting import EffectOptions, fit_effect, stream_moments
 from cross_lora_core.migration import effect_landings
-from cross_lora_core.models import Role, open_base
-from cross_lora_core.responses import layer_paths, pair_batches, respond, token_strings, with_updates
+from cross_lora_core.models import Role
+from cross_lora_core.responses import pair_batches, token_strings, with_updates
 from tests.support.fleets import make_adapter
 from tests.support.pico_models import PICO_FAMILIES, build_pico
+from tests.support.sides import side, stream_at
 
 
 def fitted(source, target, adapter, strings, landings, below=None, rank=4):
@@ -21,18 +19,6 @@ def fitted(source, target, adapter, strings, landings, below=None, rank=4):
     moments = stream_moments(source, target, shared, landings)
     options = EffectOptions(rank=rank, map_ridge=0.01)
     return fit_effect(source, target, adapter, strings, landings, moments, below or {}, options)
-
-
-def side(folder: Path) -> EffectSide:
-    return EffectSide(open_base(folder), LoadedBase(folder, torch.float32, torch.device("cpu")))
-
-
-def last_stream(one: EffectSide, batches):
-    number = one.base.layers
-    found = [
-        respond(one.loaded, batch, layers=layer_paths(one.base), boundaries=[number]) for batch in batches
-    ]
-    return torch.cat([each.boundaries[number] for each in found])
 
 
 def test_on_its_own_base_an_adapter_of_the_same_modules_keeps_its_effect(tmp_path):
@@ -49,12 +35,12 @@ def test_on_its_own_base_an_adapter_of_the_same_modules_keeps_its_effect(tmp_pat
             source.loaded, target.loaded, token_strings(source.base, target.base, 20, tokens=40, seed=5)
         )
     ]
-    plain = last_stream(source, fresh)
+    plain = stream_at(source, fresh, source.base.layers)
     with source.loaded.with_adapter(adapter):
-        wanted = last_stream(source, fresh) - plain
+        wanted = stream_at(source, fresh, source.base.layers) - plain
     updates = {target.base.linear(*key).module: one.update for key, one in fit.projected.items()}
     with with_updates(target.loaded, updates):
-        got = last_stream(target, fresh) - plain
+        got = stream_at(target, fresh, target.base.layers) - plain
     assert (got - wanted).norm() < 0.3 * wanted.norm()
 
 

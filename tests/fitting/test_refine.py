@@ -10,21 +10,17 @@ import torch
 
 from cross_lora_core.adapters import verify_adapter, write_adapter
 from cross_lora_core.algebra import LoraFactors
-from cross_lora_core.evaluation import LoadedBase
-from cross_lora_core.fitting import EffectSide, refine
+from cross_lora_core.fitting import refine
 from cross_lora_core.fitting.teacher import LARGEST_WEIGHT, lesson, read_alike
 from cross_lora_core.migration import RefineSpec, refine_landings
-from cross_lora_core.models import Role, open_base
+from cross_lora_core.models import Role
 from cross_lora_core.responses import sample_strings, token_strings
 from cross_lora_core.training import Checkpoint
 from tests.support.fleets import make_adapter, some_updates
 from tests.support.pico_models import build_pico
+from tests.support.sides import side
 
 SPEC = RefineSpec(steps=25, batch=4, learning_rate=1e-2, warmup_steps=3)
-
-
-def side(folder: Path) -> EffectSide:
-    return EffectSide(open_base(folder), LoadedBase(folder, torch.float32, torch.device("cpu")))
 
 
 class Pair:

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from cross_lora_core.algebra import ridge_map
-from cross_lora_core.evaluation import LoadedBase
-from cross_lora_core.fitting import EffectSide, stream_moments
+from cross_lora_core.fitting import stream_moments
 from cross_lora_core.migration import effect_landings, read_streams, write_streams
-from cross_lora_core.models import open_base
-from cross_lora_core.responses import layer_paths, pair_batches, respond, token_strings
+from cross_lora_core.responses import pair_batches, token_strings
 from tests.support.pico_models import build_pico
-
-
-def side(folder: Path) -> EffectSide:
-    return EffectSide(open_base(folder), LoadedBase(folder, torch.float32, torch.device("cpu")))
+from tests.support.sides import side, stream_at
 
 
 def fitted_maps(source, target, strings, landings, ridge: float):
     moments = stream_moments(source, target, strings, landings)
     return {layer: ridge_map(one.about_means(), ridge).float() for layer, one in moments.items()}
-
-
-def ends(one: EffectSide, batches, number: int):
-    paths = layer_paths(one.base)
-    return torch.cat(
-        [respond(one.loaded, each, layers=paths, boundaries=[number]).boundaries[number] for each in batches]
-    )
 
 
 def test_a_base_is_mapped_to_itself_by_the_identity(tmp_path):
@@ -50,8 +36,8 @@ def test_they_are_the_weighted_ridge_regression_of_all_positions_at_once(tmp_pat
     maps = fitted_maps(source, target, strings, landings, 0.01)
     batches = list(pair_batches(source.loaded, target.loaded, strings))
     for one in landings:
-        x = ends(source, [each.source for each in batches], one.source_layer + 1).double()
-        y = ends(target, [each.target for each in batches], one.target_layer + 1).double()
+        x = stream_at(source, [each.source for each in batches], one.source_layer + 1).double()
+        y = stream_at(target, [each.target for each in batches], one.target_layer + 1).double()
         w = 1 / y.pow(2).sum(1, keepdim=True)
         x, y = (each - (w * each).sum(0) / w.sum() for each in (x, y))
         xx = x.T @ (w * x)
