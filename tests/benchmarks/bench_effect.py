@@ -63,11 +63,13 @@ class Variant:
 
     Attributes:
         strings: that the adapted source writes: so many plain ones and so many contrasted ones.
+        temperature: that they are sampled at.
         shared: strings of the plain source that the maps are fitted on besides.
         options: of the fit.
     """
 
     strings: tuple[int, int] = (128, 0)
+    temperature: float = 1.0
     shared: int = 256
     options: EffectOptions = field(default_factory=EffectOptions)
 
@@ -96,22 +98,35 @@ class Strings:
         self._loaded, self._adapter, self._seed, self._folder = loaded, adapter, seed, folder
 
     def of_source(self, count: int) -> tuple[str, ...]:
-        return self._sampled("source", None, 256, 0.0)[:count]
+        return self._sampled("source", None, count, 0.0)
 
-    def of_adapter(self, plain: int, contrasted: int) -> tuple[str, ...]:
+    def of_adapter(self, plain: int, contrasted: int, temperature: float = 1.0) -> tuple[str, ...]:
+        kinds = [(plain, 0.0), (contrasted, 1.0)]
         name = self._adapter.name
-        found = self._sampled(name, self._adapter, 256, 0.0)[:plain] if plain else ()
-        return found + (self._sampled(name, self._adapter, 128, 1.0)[:contrasted] if contrasted else ())
+        found = [
+            self._sampled(name, self._adapter, count, contrast, temperature) for count, contrast in kinds
+        ]
+        return (*found[0], *found[1])
 
-    def _sampled(self, name: str, adapter: Path | None, count: int, contrast: float) -> tuple[str, ...]:
-        path = self._folder / f"{name}-{contrast}-{self._seed}.json"
-        if not path.exists():
+    def _sampled(
+        self, name: str, adapter: Path | None, count: int, contrast: float, temperature: float = 1.0
+    ) -> tuple[str, ...]:
+        """The first so many: of a seed they are the same however many are sampled."""
+        path = self._folder / f"{name}-{contrast}-{temperature}-{self._seed}.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        if len(found) < count:
+            wanted = max(count, 256)
             with self._loaded.with_adapter(adapter):
                 found = sample_strings(
-                    self._loaded, count, tokens=100, seed=self._seed, batch=128, contrasts=(contrast,)
+                    self._loaded,
+                    wanted,
+                    tokens=100,
+                    temperature=temperature,
+                    seed=self._seed,
+                    contrasts=(contrast,),
                 )
             path.write_text(json.dumps(found), encoding="utf-8")
-        return tuple(json.loads(path.read_text(encoding="utf-8")))
+        return tuple(found[:count])
 
 
 def run(bases: Path, names: tuple[str, str], adapter: Path, asked: argparse.Namespace) -> dict[str, Any]:
@@ -126,7 +141,7 @@ def run(bases: Path, names: tuple[str, str], adapter: Path, asked: argparse.Name
         if asked.only and name not in asked.only:
             continue
         cost: dict[str, Any] = {}
-        probes = strings.of_adapter(*one.strings)
+        probes = strings.of_adapter(*one.strings, one.temperature)
         shared = strings.of_source(one.shared)
         with timed(cost, "seconds of comparing"):
             moments = stream_moments(source, target, shared, landings)
