@@ -143,9 +143,7 @@ def _measure(
     open_rows: Sequence[EvaluationRow],
     benchmark: str | None,
 ) -> _Measured:
-    folder, settings = None, load_settings()
-    if adapter is not None:
-        folder = local_adapter(adapter.location, read_adapter(adapter.location).digest)
+    settings, folder = load_settings(), local_adapter(adapter.location) if adapter else None
     return _Measured(
         measured_losses(base, folder, each_choice(rows), settings),
         measured_matches(base, folder, open_rows, settings) if open_rows else None,

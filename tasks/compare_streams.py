@@ -38,9 +38,9 @@ def compare_streams(
     source: BaseRef, target: PlannedTarget, group: LayerGroup, spec: TransferSpec
 ) -> StoredObject:
     """Let the source base write, run both bases over it, and store the moments at the ends of the layers."""
-    store_probes(source, None, spec.streams.strings)
 
     def write(path: Path) -> None:
+        store_probes(source, None, spec.streams.strings)
         with device_slot() as device:
             write_streams(path, _fit(source, target.base, group, spec, device))
 

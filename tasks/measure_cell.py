@@ -104,7 +104,7 @@ def _figures(
 ) -> tuple[Figures, Score | None]:
     """Compared with the base alone and with the adapter trained on it, where the cell has them."""
     settings = load_settings()
-    trained = _local(job.trained) if job.trained else None
+    trained = local_adapter(job.trained) if job.trained else None
     level, seed = job.confidence, settings.seed
 
     def by_row(measured: _ByRow, scored: Sequence[EvaluationRow]) -> _Compared:
@@ -127,7 +127,7 @@ def _now() -> str:
 @contextmanager
 def _put_on(job: CellJob) -> Iterator[Path | None]:
     """Folder of what the base is measured with, for the length of the block."""
-    folder = _local(job.adapter) if job.adapter else None
+    folder = local_adapter(job.adapter) if job.adapter else None
     if folder is None or job.cell.kind not in ("zero", "random"):
         yield folder
         return
@@ -136,10 +136,6 @@ def _put_on(job: CellJob) -> Iterator[Path | None]:
         written = Path(scratch) / job.cell.kind
         write_control(folder, open_ref(job.base), getattr(torch, job.output_dtype), written, control)
         yield written
-
-
-def _local(location: str) -> Path:
-    return local_adapter(location, read_adapter(location).digest)
 
 
 def _facts(job: CellJob) -> AdapterFacts:

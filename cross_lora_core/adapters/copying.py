@@ -13,12 +13,13 @@ from cross_lora_core.storage import open_folder
 __all__ = ["local_adapter"]
 
 
-def local_adapter(location: str, digest: str) -> Path:
+def local_adapter(location: str, digest: str | None = None) -> Path:
     """The adapter's own folder, or a copy of one on S3: whole, of this digest, in a cache of bounded size.
 
     Args:
         location: of an adapter that was read.
-        digest: of the same. A copy is compared with it once, before anybody sees it.
+        digest: of the same; read again where it is not given. A copy is compared with it once, before anybody
+            sees it.
 
     Raises:
         ObjectCorrupted: two copies in a row had another digest.
@@ -26,6 +27,7 @@ def local_adapter(location: str, digest: str) -> Path:
         StoreRefused: the cache cannot be written, or the disk is full.
         StoreUnavailable: S3 did not answer.
     """
+    digest = digest or read_adapter(location).digest
     folder = open_folder(location)
     remedy = "Run the same command again; if it stays so, restore the adapter where it is."
 

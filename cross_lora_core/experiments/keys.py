@@ -15,6 +15,7 @@ from cross_lora_core.migration import (
     TransferSpec,
     content_digest,
     path_segment,
+    possible_rungs,
 )
 from cross_lora_core.settings import Settings
 
@@ -110,5 +111,5 @@ def cell_key(
         parts += [recipe_of(experiment, training).as_dict(), rows[training.task].training.digest]
     if cell.source:
         spec = TransferSpec.from_request(_options(experiment, cell))
-        parts += [spec.digest, spec.transport_digest]
+        parts += [one for rung in possible_rungs(spec) for one in (rung.digest, rung.transport_digest)]
     return content_digest(parts)

@@ -44,6 +44,7 @@ from cross_lora_core.migration.ladder import (
     LeftOut,
     PairFacts,
     build_ladder,
+    possible_rungs,
 )
 from cross_lora_core.migration.landings import Landing, effect_landings, refine_landings
 from cross_lora_core.migration.layers import (
@@ -137,6 +138,7 @@ __all__ = [
     "make_plan",
     "maps_key",
     "path_segment",
+    "possible_rungs",
     "probes_key",
     "project_landings",
     "projection_key",

@@ -14,10 +14,25 @@ from cross_lora_core.migration.methods import METHOD_NEEDS, Method
 from cross_lora_core.migration.similarity import RELATED, BaseSimilarity
 from cross_lora_core.migration.spec import TransferSpec
 
-__all__ = ["DATA_FREE", "TRAINING_OFF", "Ladder", "LeftOut", "PairFacts", "build_ladder"]
+__all__ = [
+    "DATA_FREE",
+    "TRAINING_OFF",
+    "Ladder",
+    "LeftOut",
+    "PairFacts",
+    "build_ladder",
+    "possible_rungs",
+]
 
 DATA_FREE = (Method.EFFECT, Method.CROSS_LORA)
 """Methods `auto` tries besides a copy, the best measured first: without evidence the first is taken."""
+
+
+_BEGINNINGS = (Method.COPY, Method.EFFECT)
+"""What a training goes on from: the first between related bases that are shaped alike, else the second."""
+
+
+_CLIMBED = (Method.COPY, *DATA_FREE, Method.REFINE)
 
 
 TRAINING_OFF = "training is off unless it is asked for; --refine allows it"
@@ -66,12 +81,12 @@ def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
     Training goes on from a copy where the bases are related and shaped alike, else from what `effect` fits.
     """
     copied = not _unfit(replace(spec, method=Method.COPY), facts)
-    spec = replace(spec, begins_with=Method.COPY if copied else Method.EFFECT)
+    spec = replace(spec, begins_with=_BEGINNINGS[0] if copied else _BEGINNINGS[1])
     if spec.method is not Method.AUTO:
         return Ladder((_settled(spec),))
     rungs: list[TransferSpec] = []
     left_out: list[LeftOut] = []
-    for method in (Method.COPY, *DATA_FREE, Method.REFINE):
+    for method in _CLIMBED:
         rung = _settled(replace(spec, method=method))
         reason = _unfit(rung, facts) or _needless(rungs, facts) or _forbidden(rung)
         if reason:
@@ -79,6 +94,14 @@ def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
         else:
             rungs.append(rung)
     return Ladder(tuple(rungs), tuple(left_out), facts.similarity)
+
+
+def possible_rungs(spec: TransferSpec) -> tuple[TransferSpec, ...]:
+    """Every transfer that a request may come to, whatever its adapters and bases are."""
+    climbed = [one for one in _CLIMBED if not _forbidden(replace(spec, method=one))]
+    methods = climbed if spec.method is Method.AUTO else [spec.method]
+    begun = [replace(spec, method=one, begins_with=first) for one in methods for first in _BEGINNINGS]
+    return tuple(dict.fromkeys(map(_settled, begun)))
 
 
 def _settled(rung: TransferSpec) -> TransferSpec:

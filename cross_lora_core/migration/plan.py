@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from cross_lora_core.migration.ladder import Ladder
 from cross_lora_core.migration.landings import Landing, effect_landings, refine_landings
-from cross_lora_core.migration.methods import Method, MethodNeeds
+from cross_lora_core.migration.methods import MethodNeeds
 from cross_lora_core.migration.refs import AdapterRef, BaseRef
 from cross_lora_core.migration.spec import TransferSpec, content_digest
 from cross_lora_core.models import FAMILIES, BaseModel, LayerGroup
@@ -83,7 +83,7 @@ class Plan:
                 one.adapter.digest,
                 one.adapter.evaluation,
                 one.target.digest,
-                *(rung.digest for rung in one.ladder.rungs if self.spec.method is Method.AUTO),
+                *(digest for rung in one.ladder.rungs for digest in (rung.digest, rung.transport_digest)),
             )
             for one in self.items
         )

@@ -100,6 +100,16 @@ def test_what_a_change_of_the_file_touches(written, old, new, changes):
     assert kinds_that_changed(before, keys(load_experiment(written.file))) == changes
 
 
+@pytest.mark.parametrize("method", ["auto", "refine"])
+def test_a_method_that_others_rest_on_measures_them_anew(written, monkeypatch, method):
+    written.change('methods = ["cross-lora"', f'methods = ["{method}", "cross-lora"')
+    experiment = load_experiment(written.file)
+    before = keys(experiment)
+    monkeypatch.setattr("cross_lora_core.migration.spec.EFFECT_VERSION", 99)
+    changed = {name for name, key in keys(experiment).items() if key != before[name]}
+    assert changed == {name for name in before if f"/{method}" in name}
+
+
 def test_an_environment_of_other_precision_or_seed_measures_anew(written):
     experiment = load_experiment(written.file)
     before = keys(experiment)

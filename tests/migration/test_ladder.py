@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -17,6 +19,7 @@ from cross_lora_core.migration import (
     TransferSpec,
     base_similarity,
     build_ladder,
+    possible_rungs,
 )
 from cross_lora_core.models import open_base
 from tests.support.pico_models import build_pico
@@ -44,6 +47,19 @@ def methods(found: Ladder) -> list[str]:
 def test_a_method_asked_for_by_name_is_the_only_rung():
     assert methods(ladder("interpolate")) == ["interpolate"]
     assert ladder("interpolate").left_out == ()
+
+
+@pytest.mark.parametrize("refine", [False, True])
+@pytest.mark.parametrize("method", ["auto", "refine", "copy"])
+def test_what_a_request_may_come_to_is_known_without_its_bases(method, refine):
+    facts = product([False, True], [False, True], [None, FACTS["similarity"]], [False, True], [False, True])
+    reached = {
+        rung
+        for values in facts
+        for rung in ladder(method, refine=refine, **dict(zip(FACTS, values, strict=True))).rungs
+    }
+    request = MigrationRequest(source="s", targets=["t"], method=method, refine=refine)
+    assert set(possible_rungs(TransferSpec.from_request(request))) == reached
 
 
 def test_related_bases_of_equal_shape_begin_with_a_copy():

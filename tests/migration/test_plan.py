@@ -132,6 +132,12 @@ def test_the_request_digest_is_of_the_work(bases, adapters):
     assert len({plan.request_digest, *(one.request_digest for one in others)}) == 6
 
 
+def test_a_method_that_gives_other_numbers_now_is_another_request(bases, adapters, monkeypatch):
+    before = planned(bases, adapters, "wide", method="effect").request_digest
+    monkeypatch.setattr("cross_lora_core.migration.spec.EFFECT_VERSION", 99)
+    assert planned(bases, adapters, "wide", method="effect").request_digest != before
+
+
 def test_keys_depend_on_what_decides_the_content_and_on_nothing_else(bases, adapters):
     source, target = (
         planned(bases, adapters, "wide").source,
