@@ -13,6 +13,7 @@ from cross_lora_core.experiments import (
     load_experiment,
     plots_of,
     read_results,
+    run_so_far,
     tables_of,
 )
 from tasks.plan_experiment import results_path
@@ -26,7 +27,8 @@ def tables_so_far(file: Path) -> tuple[Table, ...]:
     Raises:
         ConfigurationError: the experiment file or its results cannot be read.
     """
-    return tables_of(*_opened(file))
+    experiment, results = _opened(file)
+    return tables_of(run_so_far(experiment, results), results)
 
 
 def render_experiment(file: Path, out: Path) -> list[Path]:
@@ -42,7 +44,7 @@ def render_experiment(file: Path, out: Path) -> list[Path]:
     experiment, results = _opened(file)
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
-    plots = plots_of(experiment, results)
+    plots = plots_of(run_so_far(experiment, results), results)
     texts = {"tables.md": _page(experiment, results, list(plots)), **plots}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -55,22 +57,23 @@ def _opened(file: Path) -> tuple[Experiment, Results]:
 
 
 def _page(experiment: Experiment, results: Results, plots: list[str]) -> str:
-    tables = [as_markdown(one) for one in tables_of(experiment, results)]
+    tables = [as_markdown(one) for one in tables_of(run_so_far(experiment, results), results)]
     shown = [f"![{name.removesuffix('.svg')}]({name})" for name in plots]
     return "\n".join([f"# {experiment.name}", "", _basis(experiment, results), *shown, "", *tables])
 
 
 def _basis(experiment: Experiment, results: Results) -> str:
     """How far the experiment is, and on what it was measured."""
-    cells = cells_of(experiment)
+    cells, run = cells_of(experiment), run_so_far(experiment, results)
     found = [one for one in map(results.of, cells) if one]
     machines = sorted({one.machine for one in found if one.machine})
-    recipes = [f"- recipe `{name}`: {entry.resolve(name)}" for name, entry in experiment.recipes.items()]
+    recipes = [f"- recipe `{name}`: {entry.resolve(name)}" for name, entry in run.recipes.items()]
     own_steps = [
         f"- task `{task.name}`: {steps} steps with recipe `{recipe}`"
-        for task in experiment.tasks
+        for task in run.tasks
         for recipe, steps in task.steps.items()
+        if recipe in run.recipes
     ]
     measured = [f"- measured on: {one}" for one in machines]
-    head = f"{len(found)} of {len(cells)} cells are done; dots are cells that were not run."
+    head = f"{len(found)} of {len(cells)} cells are done; of what is shown, dots were not run."
     return "\n".join([head, "", *recipes, *own_steps, *measured, ""])

@@ -29,6 +29,7 @@ from cross_lora_core.experiments.results import (
     read_results,
     record,
 )
+from cross_lora_core.experiments.so_far import run_so_far
 from cross_lora_core.experiments.spec import BaseEntry, Experiment, Pair, RowsFile, TaskEntry, load_experiment
 from cross_lora_core.experiments.table import Table, as_markdown
 from cross_lora_core.experiments.tables import tables_of
@@ -68,6 +69,7 @@ __all__ = [
     "recipe_of",
     "record",
     "request_for",
+    "run_so_far",
     "tables_of",
     "trained_prefix",
 ]

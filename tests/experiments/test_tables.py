@@ -22,6 +22,7 @@ from cross_lora_core.experiments import (
     cells_of,
     load_experiment,
     plots_of,
+    run_so_far,
     tables_of,
 )
 from cross_lora_core.experiments.scores import Column, gaps
@@ -165,8 +166,27 @@ def test_what_was_not_run_is_a_dot_and_what_was_refused_a_dash(written):
     assert (gap[3], gap[5]) == ("–", "–")
 
 
+def test_what_no_cell_was_run_of_is_not_shown(written):
+    experiment = full(written)
+    run = [
+        one for one in cells_of(experiment) if one.task == "choices" and one.method in (None, "cross-lora")
+    ]
+    some = results_of(experiment, *(measured(one) for one in run if one.rank != 4))
+    shown = run_so_far(experiment, some)
+    assert [one.name for one in shown.tasks] == ["choices"]
+    assert (shown.methods, shown.ranks, shown.energy_ranks) == ((Method.CROSS_LORA,), (8,), ())
+    assert {one.id for one in cells_of(shown)} == set(some.cells)
+    assert not [cell for one in tables_of(shown, some) for row in one.rows for cell in row if "·" in cell]
+
+
+def test_what_was_run_of_everything_is_everything(written):
+    experiment = full(written)
+    assert run_so_far(experiment, all_measured(experiment)) == experiment
+
+
 def test_nothing_was_run(written):
     experiment = load_experiment(written.file)
+    assert run_so_far(experiment, results_of(experiment)) == experiment
     tables = tables_of(experiment, results_of(experiment))
     assert {one.name for one in tables} == {"gap-loss", "transfers", "models", "interpolation"}
     assert plots_of(experiment, results_of(experiment)) == {}
