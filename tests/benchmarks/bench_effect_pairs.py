@@ -1,10 +1,11 @@
-"""Ablation of method `effect` over pairs of controlled bases; prints one JSON document.
+"""Ablation of method `effect` over pairs of controlled bases; writes one JSON document, variant by variant.
 
     python tests/benchmarks/bench_effect_pairs.py --bases .cross-lora/controlled --adapters /tmp/adapters \\
-        --strings /tmp/strings
+        --strings /tmp/strings --out /tmp/effect.json
 
-Every variant moves the adapters of three tasks between five pairs of bases; what it recovers of the gap is
-compared with the default's, transfer by transfer. Rows are those of `controlled_pairs.py`.
+What was interrupted goes on with the next variant. Every variant moves the adapters of three tasks between
+five pairs of bases; what it recovers of the gap is compared with the default's, transfer by transfer. Rows
+are those of `controlled_pairs.py`.
 """
 
 from __future__ import annotations
@@ -81,36 +82,44 @@ class Effect:
 def judged(found: Sequence[Transfer], default: Sequence[Transfer]) -> dict[str, Any]:
     """A variant in figures: of all pairs, and of those apart and related."""
     related = {" → ".join(one) for one in RELATED}
-    kinds = {
-        "all": [True, False],
-        "unrelated": [False],
-        "related": [True],
-    }
-    told: dict[str, Any] = {"transfers": [asdict(one) | {"gap": one.gap} for one in found]}
+    kinds = {"all": {True, False}, "unrelated": {False}, "related": {True}}
+    told: dict[str, Any] = {}
     for kind, wanted in kinds.items():
         ours, theirs = ([one for one in each if (one.pair in related) in wanted] for each in (found, default))
         told[kind] = {"gap": summary(ours), "against the default": compared(ours, theirs)}
     return told
 
 
-def run(asked: argparse.Namespace) -> dict[str, Any]:
-    """Fit and measure every variant."""
+def run(asked: argparse.Namespace) -> None:
+    """Fit and measure every variant that the file has no figures of, and add them to it."""
+    told = {"seed": asked.seed, "rows": asked.rows, "machine": machine()}
+    results = kept(asked.out, told)
     bench = ControlledBases(asked.bases, asked.adapters, asked.rows)
     effect = Effect(asked.strings, asked.seed)
-    results: dict[str, Any] = {}
-    default: list[Transfer] = []
     for name, variant in VARIANTS.items():
-        if asked.only and name not in {DEFAULT, *asked.only}:
+        if name in results or (asked.only and name not in {DEFAULT, *asked.only}):
             continue
         cost: dict[str, Any] = {}
         with timed(cost, "seconds"):
             found = list(
                 measured(bench, lambda pair, adapter, own=variant: effect.updates(pair, adapter, own))
             )
-        default = default or found
-        results[name] = judged(found, default) | asdict(variant) | cost
+        results[name] = asdict(variant) | cost | {"transfers": [asdict(one) for one in found]}
+        default = [Transfer(**one) for one in results[DEFAULT]["transfers"]]
+        results[name] |= judged(found, default)
+        asked.out.write_text(json.dumps(told | {"variants": results}, indent=1, ensure_ascii=False))
         tell(name, results[name])
-    return {"machine": machine(), "seed": asked.seed, "rows": asked.rows, "variants": results}
+
+
+def kept(out: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """Variants an earlier run measured; the file is refused where that was another measurement."""
+    if not out.exists():
+        return {}
+    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+    variants: dict[str, Any] = found.pop("variants")
+    if found != told:
+        raise SystemExit(f"expected figures of {told}, got {found} in {out}; name another file")
+    return variants
 
 
 def tell(name: str, result: dict[str, Any]) -> None:
@@ -135,7 +144,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60, help="development rows of a task")
     parser.add_argument("--only", action="append", default=[], help="a variant; may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="of the strings")
-    print(json.dumps(run(parser.parse_args()), indent=1, ensure_ascii=False))
+    parser.add_argument("--out", type=Path, required=True, help="file; variants that are in it are kept")
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":

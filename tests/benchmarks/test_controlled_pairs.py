@@ -1,9 +1,12 @@
-"""The bench that methods are compared on: its scale is right, and only like is compared with like."""
+"""The bench that methods are compared on: its scale is right, like is compared with like, figures are kept."""
 
 from __future__ import annotations
 
+import importlib
 import json
+from argparse import Namespace
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -14,10 +17,11 @@ from tests.benchmarks.controlled_pairs import ControlledBases, Transfer, compare
 from tests.support.pico_models import build_pico
 
 TASK = "say-mat"
+PAIRS = [("ours", "theirs"), ("theirs", "ours")]
 
 
 @pytest.fixture
-def bench(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     recipe = RecipeEntry(steps=10, learning_rate=2e-2, warmup_steps=2).resolve("strong")
     monkeypatch.setattr(controlled_pairs, "TRAINING", recipe)
     for seed, name in enumerate(("ours", "theirs")):
@@ -27,7 +31,12 @@ def bench(tmp_path, monkeypatch):
     for kind, chosen in (("training", rows[:12]), ("evaluation", rows)):
         file = tmp_path / "bases" / "rows" / f"{TASK}.{kind}.jsonl"
         file.write_text("\n".join(map(json.dumps, chosen)))
-    return ControlledBases(tmp_path / "bases", tmp_path / "adapters", rows=8)
+    return tmp_path
+
+
+@pytest.fixture
+def bench(folder):
+    return ControlledBases(folder / "bases", folder / "adapters", rows=8)
 
 
 def test_the_scale_runs_from_nothing_to_what_training_on_the_target_gains(bench):
@@ -35,9 +44,8 @@ def test_the_scale_runs_from_nothing_to_what_training_on_the_target_gains(bench)
         adapter = read_adapter(bench.adapter(pair.names[1], TASK))
         return updates_by_role(adapter, pair.target.base).updates
 
-    pairs = [("ours", "theirs")]
-    (nothing,) = measured(bench, lambda _pair, _adapter: {}, pairs, [TASK])
-    (everything,) = measured(bench, trained_on_the_target, pairs, [TASK])
+    (nothing,) = measured(bench, lambda _pair, _adapter: {}, PAIRS[:1], [TASK])
+    (everything,) = measured(bench, trained_on_the_target, PAIRS[:1], [TASK])
     assert nothing.gap == 0
     assert everything.gap == pytest.approx(1.0, abs=1e-4)
     assert everything.trained < everything.base
@@ -59,3 +67,29 @@ def test_only_the_same_transfers_are_compared():
     assert (more["mean"], more["better"], more["of"]) == (pytest.approx(0.1), 2, 2)
     with pytest.raises(ValueError, match="same transfers"):
         compared(found, worse[::-1])
+
+
+def test_an_ablation_goes_on_where_it_was_interrupted(folder, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(controlled_pairs.__file__).parent))
+    bench = importlib.import_module("bench_effect_pairs")
+    quick = controlled_pairs.TRAINING  # the program imports the module by another name
+    monkeypatch.setattr(importlib.import_module("controlled_pairs"), "TRAINING", quick)
+    few = bench.Variant(strings=(8, 0), shared=8)
+    monkeypatch.setattr(bench, "VARIANTS", {"default": few, "cooler": replace(few, temperature=0.7)})
+    monkeypatch.setattr(bench, "RELATED", (("ours", "theirs"),))
+    monkeypatch.setattr(bench, "measured", lambda at, method: measured(at, method, PAIRS, [TASK]))
+    asked = Namespace(
+        bases=folder / "bases", adapters=folder / "adapters", strings=folder / "strings", rows=8, seed=0,
+        only=["default"], out=folder / "out.json",
+    )  # fmt: skip
+    bench.run(asked)
+    before = json.loads(asked.out.read_text())["variants"]
+    asked.only = []
+    bench.run(asked)
+    after = json.loads(asked.out.read_text())["variants"]
+    assert set(before) == {"default"}
+    assert set(after) == {"default", "cooler"}
+    assert after["default"] == before["default"]
+    asked.seed = 1
+    with pytest.raises(SystemExit, match="another file"):
+        bench.run(asked)
