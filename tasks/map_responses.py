@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from prefect import get_run_logger, task
 
-from cross_lora_core.fitting import fit_maps, pair_moments
+from cross_lora_core.fitting import EffectSide, fit_maps, pair_moments
 from cross_lora_core.migration import (
     BaseRef,
     ModuleMaps,
@@ -62,8 +62,9 @@ def _fit(
             tokens=probes.tokens,
             seed=probes.seed,
         )
+        sides = EffectSide(bases[0], ours), EffectSide(bases[1], theirs)
         fitted, held_out = (
-            pair_moments(landings, bases, (ours, theirs), part)
+            pair_moments(landings, *sides, part)
             for part in (strings[: probes.count], strings[probes.count :])
         )
     return fit_maps(landings, bases, fitted, held_out, target.layer_map)

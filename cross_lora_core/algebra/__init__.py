@@ -12,9 +12,11 @@ Shapes that do not fit raise ValueError.
 from cross_lora_core.algebra.alignment import Alignment, align, polar
 from cross_lora_core.algebra.baselines import copy, interpolate, random_like, zero
 from cross_lora_core.algebra.centred import CentredMoments
+from cross_lora_core.algebra.correlations import Correlations
 from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors
 from cross_lora_core.algebra.fused import select_rows, stack_outputs
 from cross_lora_core.algebra.gains import fold_gains, fold_weight, unfold_gains
+from cross_lora_core.algebra.matching import match_greedily
 from cross_lora_core.algebra.measures import (
     cosine,
     frobenius_norm,
@@ -34,6 +36,7 @@ from cross_lora_core.algebra.writers import FittedUpdate, fit_writer
 __all__ = [
     "Alignment",
     "CentredMoments",
+    "Correlations",
     "FittedUpdate",
     "LoraFactors",
     "Moments",
@@ -54,6 +57,7 @@ __all__ = [
     "held_out_error",
     "inner_product",
     "interpolate",
+    "match_greedily",
     "polar",
     "principal_angles",
     "random_like",

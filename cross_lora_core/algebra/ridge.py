@@ -125,10 +125,19 @@ def held_out_error(G: Tensor, moments: Moments) -> float:
     return max(0.0, (moments.yy - 2.0 * crossed + squared) / moments.yy)
 
 
-def choose_ridge(fitted: Moments, held_out: Moments, grid: Iterable[float]) -> RidgeChoice:
-    """The ridge of a grid whose map predicts held-out pairs best; of equal ones the first.
+def choose_ridge(
+    fitted: Moments, held_out: Moments, grid: Iterable[float], slack: float = 0.0
+) -> RidgeChoice:
+    """The largest ridge of a grid whose map predicts held-out pairs about as well as the best does.
 
     Ridges too small for the moments are passed over.
+
+    Args:
+        fitted: moments of the pairs to fit.
+        held_out: moments of other pairs.
+        grid: ridges in units of the mean diagonal.
+        slack: how much larger than the least held-out error the error may be, as a share of it. A map
+            that carries *changes* of responses wants more of a ridge than one that predicts responses.
 
     Raises:
         ValueError: none of the grid makes the moments regular.
@@ -137,4 +146,6 @@ def choose_ridge(fitted: Moments, held_out: Moments, grid: Iterable[float]) -> R
     choices = [RidgeChoice(G, ridge, held_out_error(G, held_out)) for G, ridge in maps if G is not None]
     if not choices:
         raise ValueError("expected a ridge that makes the moments regular, got none in the grid")
-    return min(choices, key=lambda choice: choice.error)
+    least = min(choice.error for choice in choices)
+    near = [choice for choice in choices if choice.error <= least * (1.0 + slack)]
+    return max(near, key=lambda choice: choice.ridge) if slack else near[0]

@@ -4,7 +4,8 @@ Apart from `migration`, because whoever only plans, receives or reports should n
 """
 
 from cross_lora_core.fitting.effect import EffectFit, EffectOptions, fit_effect
-from cross_lora_core.fitting.maps import PairMoments, fit_maps, pair_moments
+from cross_lora_core.fitting.maps import fit_maps
+from cross_lora_core.fitting.pair_moments import PairMoments, pair_moments
 from cross_lora_core.fitting.refine import RefineFit, refine
 from cross_lora_core.fitting.sides import EffectSide
 from cross_lora_core.fitting.stream_moments import stream_moments

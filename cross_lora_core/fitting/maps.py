@@ -1,88 +1,42 @@
-"""Fit the maps of method `probe`: both bases run over probes, and second moments of what they compute.
+"""Fit the maps of method `probe` from what two bases compute over probes.
 
-Nothing but the moments is kept; the ridge of every map is chosen on probes that it was not fitted on.
+On the reading side, of every module: least squares. On the writing side least squares on responses does harm,
+because they use few of the directions an adapter writes to. There it is for o and down the map between the
+residual streams, for q, k and v whole heads (`fitting.heads`), for gate and up neurons (`fitting.neurons`).
+Every ridge is chosen on probes that nothing was fitted on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from cross_lora_core.algebra import Moments, RidgeChoice, choose_ridge
-from cross_lora_core.evaluation import LoadedBase
+from cross_lora_core.algebra import CentredMoments, RidgeChoice, choose_ridge
+from cross_lora_core.fitting.heads import (
+    HeadMatch,
+    carry_keys,
+    carry_queries,
+    carry_values,
+    match_heads,
+)
+from cross_lora_core.fitting.neurons import NeuronMatch, match_neurons, neuron_map
+from cross_lora_core.fitting.pair_moments import HEADS, NEURONS, WRITERS, PairMoments
 from cross_lora_core.migration import Landing, MapFit, ModuleMaps, input_site
-from cross_lora_core.models import BaseModel, LinearSpec, Role
-from cross_lora_core.responses import Responses, pair_batches, respond
+from cross_lora_core.models import BaseModel, Role
 
-__all__ = ["PairMoments", "fit_maps", "pair_moments"]
+__all__ = ["fit_maps"]
 
-RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-"""In units of the mean diagonal; the one that predicts held-out probes best is taken."""
+RIDGES = (1e-8, 1e-6, 1e-4, 1e-3, 1e-2, 3e-2, 1e-1, 1.0, 10.0, 100.0)
+"""In units of the mean diagonal."""
+
+SLACK = 0.05
+"""How much worse than the best a map between streams may predict held-out probes for a larger ridge."""
 
 _Key = tuple[int, Role]
-
-
-class PairMoments:
-    """Second moments of the responses of mapped modules, summed over probes.
-
-    Attributes:
-        inputs: by (target layer, input site), of x_t against x_s.
-        outputs: by (target layer, role), of y_s against y_t.
-    """
-
-    def __init__(self) -> None:
-        self.inputs: dict[_Key, Moments] = {}
-        self.outputs: dict[_Key, Moments] = {}
-
-    def add(self, landings: Iterable[Landing], source: Responses, target: Responses) -> None:
-        """Add one batch of responses of both bases."""
-        for one in landings:
-            ours, theirs = (one.source_layer, one.role), (one.target_layer, one.role)
-            if input_site(one.role) is one.role:
-                _add(self.inputs, theirs, target.inputs[theirs], source.inputs[ours])
-            _add(self.outputs, theirs, source.outputs[ours], target.outputs[theirs])
-
-
-def _add(moments: dict[_Key, Moments], key: _Key, x: Tensor, y: Tensor) -> None:
-    if key not in moments:
-        moments[key] = Moments(x.shape[1], y.shape[1], x.device)
-    moments[key].add(x.double(), y.double())  # exact maps ask for ridges that float32 would drown
-
-
-def pair_moments(
-    landings: Sequence[Landing],
-    bases: tuple[BaseModel, BaseModel],
-    loaded: tuple[LoadedBase, LoadedBase],
-    strings: Sequence[str],
-) -> PairMoments:
-    """Run both bases over the strings once and sum what the landings' modules read and write.
-
-    Args:
-        landings: pairs of modules; every role of a layer, or at least the input sites of those there are.
-        bases: source and target, for their modules.
-        loaded: the same two, in memory.
-        strings: probes.
-    """
-    ours, theirs = _modules(landings, bases)
-    moments = PairMoments()
-    for batch in pair_batches(*loaded, strings):
-        moments.add(
-            landings,
-            respond(loaded[0], batch.source, modules=ours),
-            respond(loaded[1], batch.target, modules=theirs),
-        )
-    return moments
-
-
-def _modules(
-    landings: Iterable[Landing], bases: tuple[BaseModel, BaseModel]
-) -> tuple[list[LinearSpec], list[LinearSpec]]:
-    """Source and target modules, each once, in the order of the layers."""
-    source = dict.fromkeys((one.source_layer, one.role) for one in landings)
-    target = dict.fromkeys((one.target_layer, one.role) for one in landings)
-    return [bases[0].linear(*key) for key in source], [bases[1].linear(*key) for key in target]
 
 
 def fit_maps(
@@ -92,41 +46,118 @@ def fit_maps(
     held_out: PairMoments,
     layer_map: Sequence[int],
 ) -> dict[_Key, ModuleMaps]:
-    """The maps of every landing, each with the ridge that predicts held-out probes best.
+    """The maps of every landing.
 
     Args:
-        landings: pairs of modules.
-        bases: source and target, for the norms of their weights.
+        landings: pairs of modules; every role that both bases have, of each layer there is.
+        bases: source and target, for their weights.
         fitted: moments of the probes to fit.
         held_out: moments of other probes.
         layer_map: the source layer of every target layer.
     """
-    inputs = {key: choose_ridge(one, held_out.inputs[key], RIDGES) for key, one in fitted.inputs.items()}
-    result = {}
+    reads = {key: _choose(one, held_out.inputs[key]) for key, one in fitted.inputs.items()}
+    layers: dict[int, _Layer] = {}
+    found = {}
     for one in landings:
-        key = (one.target_layer, one.role)
-        moments = fitted.outputs[key]
-        reads, writes = inputs[one.target_layer, input_site(one.role)], _choose(key, fitted, held_out)
-        norms = [
-            _norm(base, layer, one.role)
-            for base, layer in zip(bases, (one.source_layer, one.target_layer), strict=True)
-        ]
+        layer, role = one.target_layer, one.role
+        if layer not in layers:
+            layers[layer] = _Layer(one.source_layer, layer, bases, fitted, held_out)
+        site = reads[layer, input_site(role)]
+        writes = layers[layer].writes(role)
         fit = MapFit(
-            input_ridge=reads.ridge,
-            input_error=reads.error,
+            input_ridge=site.ridge,
+            input_error=site.error,
             output_ridge=writes.ridge,
             output_error=writes.error,
-            positions=moments.count,
-            source_norm=norms[0],
-            target_norm=norms[1],
+            positions=fitted.inputs[layer, input_site(role)].moments.count,
+            source_norm=_norm(bases[0], one.source_layer, role),
+            target_norm=_norm(bases[1], layer, role),
             copies=layer_map.count(one.source_layer),
         )
-        result[key] = ModuleMaps(reads.map.float(), writes.map.float(), fit)
-    return result
+        found[layer, role] = ModuleMaps(site.map.float(), writes.map.float(), fit)
+    return found
 
 
-def _choose(key: _Key, fitted: PairMoments, held_out: PairMoments) -> RidgeChoice:
-    return choose_ridge(fitted.outputs[key], held_out.outputs[key], RIDGES)
+@dataclass(frozen=True, eq=False)
+class _Writes:
+    """An output map; its ridge, where one was chosen for it, and what it leaves unexplained."""
+
+    map: Tensor
+    ridge: float | None
+    error: float
+
+
+@dataclass(eq=False)
+class _Layer:
+    """The writing side of one pair of layers; what several roles share is found once."""
+
+    source: int
+    target: int
+    bases: tuple[BaseModel, BaseModel]
+    fitted: PairMoments
+    held_out: PairMoments
+
+    def writes(self, role: Role) -> _Writes:
+        """The output map of a role."""
+        if role in WRITERS:
+            return self._stream(role)
+        if role in HEADS:
+            return self._scores(role)
+        return self._neurons(role) if role in NEURONS else self._values()
+
+    def _stream(self, role: Role) -> _Writes:
+        chosen = self._stream_map(role)
+        return _Writes(chosen.map, chosen.ridge, chosen.error)
+
+    def _stream_map(self, role: Role) -> RidgeChoice:
+        key = (self.target, role)
+        return _choose(self.fitted.writes[key], self.held_out.writes[key], SLACK)
+
+    def _neurons(self, role: Role) -> _Writes:
+        found = self.fitted.neurons[self.target, role]
+        G, error = neuron_map(found, self._neuron_match, turned=role is Role.up)
+        return _Writes(G, None, error)
+
+    def _scores(self, role: Role) -> _Writes:
+        """A query is carried by the keys it meets, and a key by the queries."""
+        other = Role.k if role is Role.q else Role.q
+        carry = carry_queries if role is Role.q else carry_keys
+        ours, theirs = (base.rotary for base in self.bases)
+        paired = ours is not None and ours == theirs
+        G = carry(self.fitted.heads[self.target, other], self._head_match, self._dims, paired=paired)
+        return _Writes(G, None, 1.0 - self._head_match.agreement)
+
+    def _values(self) -> _Writes:
+        writes = self._stream_map(Role.o)
+        (source, ours), (target, theirs) = zip(self.bases, (self.source, self.target), strict=True)
+        weights = source.read_weight(ours, Role.o), target.read_weight(theirs, Role.o)
+        rows = source.linear(ours, Role.v).d_out, target.linear(theirs, Role.v).d_out
+        G, error = carry_values(weights, writes.map, rows, self._dims, writes.ridge)
+        return _Writes(G, writes.ridge, error)
+
+    @property
+    def _dims(self) -> tuple[int, int]:
+        """Rows of a head; all keys are one where a base does not say."""
+        ours, theirs = self.bases
+        return (
+            ours.head_dim or ours.linear(self.source, Role.k).d_out,
+            theirs.head_dim or theirs.linear(self.target, Role.k).d_out,
+        )
+
+    @cached_property
+    def _neuron_match(self) -> NeuronMatch:
+        roles = (*NEURONS, Role.down)
+        known = {role: self.fitted.neurons.get((self.target, role)) for role in roles}
+        return match_neurons({role: one for role, one in known.items() if one is not None})
+
+    @cached_property
+    def _head_match(self) -> HeadMatch:
+        queries, keys = (self.fitted.heads[self.target, role] for role in HEADS)
+        return match_heads(queries, keys, self._dims)
+
+
+def _choose(fitted: CentredMoments, held_out: CentredMoments, slack: float = 0.0) -> RidgeChoice:
+    return choose_ridge(fitted.about_means(), held_out.about_means(), RIDGES, slack)
 
 
 def _norm(base: BaseModel, layer: int, role: Role) -> float:

@@ -31,7 +31,7 @@ EFFECT_VERSION = 2
 EFFECT_RANK = 16
 """Rank of its updates where none is asked for."""
 
-MAPS_VERSION = 1
+MAPS_VERSION = 2
 """Raised whenever method `probe` would give other maps or strengths."""
 
 REFINE_VERSION = 1
@@ -100,14 +100,14 @@ class MapSpec:
     Attributes:
         kind: where they come from, a `ProbeKind`.
         count: strings the maps are fitted on.
-        held_out: further strings, by which each map's ridge is chosen.
+        held_out: further strings, by which ridges are chosen.
         tokens: the most a generated or random one has.
         seed: of the drawing.
     """
 
-    kind: str = "text"
-    count: int = 60
-    held_out: int = 15
+    kind: str = "generated"
+    count: int = 240
+    held_out: int = 60
     tokens: int = 140
     seed: int = 0
 

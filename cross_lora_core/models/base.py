@@ -22,6 +22,7 @@ from cross_lora_core.models.known_digests import known_content
 from cross_lora_core.models.location import locate_base, read_config
 from cross_lora_core.models.naming import checkpoint_container
 from cross_lora_core.models.roles import LinearSpec, Role
+from cross_lora_core.models.rotary import RotarySpec, rotary_of
 from cross_lora_core.models.specs import build_specs, complete_dimensions, embedding_name, wrong_shape
 from cross_lora_core.models.vocabulary import read_tokens
 from cross_lora_core.storage import Folder, Store, open_folder
@@ -41,6 +42,7 @@ class BaseModel:
         family: the `model_type`, a key of the role tables.
         layers: number of decoder layers.
         d_model: width of the residual stream.
+        head_dim: rows of q, k and v that one head has; None where neither config nor family say.
         vocabulary: rows of the embedding, padding included.
         roles: the roles every layer of this base has.
     """
@@ -70,6 +72,7 @@ class BaseModel:
         self._embedding = embedding_name(self._table, self._container, self._checkpoint)
         self.family, self.roles = self._table.name, self._table.roles
         self.layers, self.d_model = sizes.layers or 0, sizes.d_model or 0
+        self.head_dim = sizes.head_dim
         self.vocabulary = self._checkpoint.find(self._embedding).shape[0]
 
     def __repr__(self) -> str:
@@ -161,6 +164,16 @@ class BaseModel:
             self._read_gain(layer, self._table.input_norms.get(role)),
             self._read_gain(layer, self._table.output_norms.get(role)),
         )
+
+    def input_norm(self, layer: int, role: Role) -> str | None:
+        """Path, in the family's causal-LM class, of the norm whose output this weight reads."""
+        norm = self._table.input_norms.get(role)
+        return norm and f"{self._table.container}{self._table.stack}.{layer}.{norm}"
+
+    @property
+    def rotary(self) -> RotarySpec | None:
+        """How q and k are turned by their position; None where the config does not say that they are."""
+        return rotary_of({**self.config, **(self.config.get("text_config") or {})}, self.head_dim)
 
     def read_embedding(self, token_ids: Sequence[int]) -> Tensor:
         """Rows of the input embedding, float32 [n, d_model].

@@ -6,7 +6,7 @@ never run. One batch is held at a time; callers keep second moments of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,6 +38,7 @@ class Responses:
     inputs: dict[_Key, Tensor] = field(default_factory=dict)
     outputs: dict[_Key, Tensor] = field(default_factory=dict)
     boundaries: dict[int, Tensor] = field(default_factory=dict)
+    before: dict[int, Tensor] = field(default_factory=dict)
 
 
 def layer_paths(base: BaseModel) -> tuple[str, ...]:
@@ -54,6 +55,7 @@ def respond(
     modules: Sequence[LinearSpec] = (),
     layers: Sequence[str] = (),
     boundaries: Sequence[int] | None = None,
+    norms: Mapping[int, str] | None = None,
 ) -> Responses:
     """Run the model as it is, with whatever adapter is on, and keep what the named places compute.
 
@@ -63,6 +65,7 @@ def respond(
         modules: linear modules whose inputs and outputs are kept, of the base that is loaded.
         layers: `layer_paths` of the base, where boundaries are kept.
         boundaries: which; None for all of them, from 0 to the number of layers.
+        norms: by layer, path of a norm whose input is kept; with modules only.
     """
     found = Responses()
     model = plain_model(loaded)
@@ -72,6 +75,8 @@ def respond(
         seen = _Seen(kept)
         for spec in modules:
             handles.append(model.get_submodule(spec.module).register_forward_hook(_keep(found, spec, seen)))
+        for layer, path in (norms or {}).items():
+            handles.append(model.get_submodule(path).register_forward_pre_hook(_before(found, layer, seen)))
         if layers:
             handles += _boundary_hooks(model, layers, set(wanted), found, seen)
             if not modules:
@@ -144,6 +149,13 @@ def _keep(found: Responses, spec: LinearSpec, seen: _Seen) -> Callable[..., None
         found.inputs[key] = seen.rows(arguments[0])
         rows = seen.gather(output)
         found.outputs[key] = rows if spec.row_ranges is None else rows[:, spec.row_index().to(rows.device)]
+
+    return hook
+
+
+def _before(found: Responses, layer: int, seen: _Seen) -> Callable[..., None]:
+    def hook(_module: Any, arguments: tuple[Any, ...]) -> None:
+        found.before[layer] = seen.gather(arguments[0])
 
     return hook
 

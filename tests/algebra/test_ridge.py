@@ -80,6 +80,19 @@ def test_noise_asks_for_a_larger_ridge_than_the_fit_itself_would_take():
     assert choose_ridge(fitted, fitted, grid).ridge == 1e-6
 
 
+def test_slack_takes_the_largest_ridge_that_is_nearly_as_good():
+    truth, x = rows(6, 30, 1), rows(400, 30, 2)
+    y = x @ truth.T + rows(400, 6, 3)
+    fitted, held_out = streamed(x[:300], y[:300]), streamed(x[300:], y[300:])
+    grid = [10.0 ** (power / 4) for power in range(-24, 9)]
+    best, slack = choose_ridge(fitted, held_out, grid), choose_ridge(fitted, held_out, grid, 0.05)
+    assert slack.ridge > best.ridge
+    assert best.error < slack.error <= 1.05 * best.error
+    assert (
+        choose_ridge(fitted, held_out, [one for one in grid if one > slack.ridge]).error > 1.05 * best.error
+    )
+
+
 def test_float32_products_are_precise_enough_beside_massive_coordinates():
     x = rows(4000, 64, 1) @ rows(64, 64, 2)
     x[:, :3] *= 1000

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from cross_lora_core.adapters import read_adapter, updates_by_role, write_adapter
-from cross_lora_core.algebra import LoraFactors, Moments, frobenius_norm
-from cross_lora_core.evaluation import LoadedBase
+from cross_lora_core.algebra import LoraFactors, frobenius_norm
 from cross_lora_core.fitting import PairMoments, fit_maps, pair_moments
 from cross_lora_core.migration import (
     GroupFile,
@@ -20,12 +19,14 @@ from cross_lora_core.migration import (
     read_maps,
     write_maps,
 )
+from cross_lora_core.migration.maps import STRONGEST
 from cross_lora_core.models import Role, map_layers, open_base
 from cross_lora_core.responses import text_strings
 from tests.migration.test_layers import logits, rewritten
 from tests.support.fleets import make_adapter
 from tests.support.oracle import dense
 from tests.support.pico_models import PICO_FAMILIES, build_pico
+from tests.support.sides import side
 from tests.support.tolerances import assert_close
 
 CPU = torch.device("cpu")
@@ -34,12 +35,12 @@ TEXTS = text_strings(18)
 
 def fitted(source_folder, target_folder, strings=TEXTS):
     """Landings and maps of every role both bases have."""
-    bases = open_base(source_folder), open_base(target_folder)
-    models = tuple(LoadedBase(one, torch.float32, CPU) for one in (source_folder, target_folder))
+    sides = side(source_folder), side(target_folder)
+    bases = sides[0].base, sides[1].base
     layer_map = map_layers(bases[0].layers, bases[1].layers)
     shared = [role for role in bases[1].roles if role in bases[0].roles]
     landings = [Landing(layer, layer_map[layer], role) for layer in range(bases[1].layers) for role in shared]
-    moments = [pair_moments(landings, bases, models, part) for part in (strings[:14], strings[14:])]
+    moments = [pair_moments(landings, *sides, part) for part in (strings[:14], strings[14:])]
     return landings, fit_maps(landings, bases, *moments, layer_map)
 
 
@@ -88,7 +89,8 @@ def test_every_family_is_mapped_to_and_from(family, tmp_path):
             ours, theirs = bases[0].linear(layer, role), bases[1].linear(layer, role)
             assert found.input.shape == (ours.d_in, theirs.d_in)
             assert found.output.shape == (theirs.d_out, ours.d_out)
-            assert 0 < found.fit.input_error < 1 and 0 < found.fit.output_error < 1
+            assert 0 < found.fit.input_error < 1.1 and 0 < found.fit.output_error < 1.5
+            assert bool(found.output.isfinite().all()) and float(found.output.norm()) > 0
 
 
 def test_the_ridge_is_the_one_that_predicts_held_out_probes_best(tmp_path):
@@ -98,15 +100,15 @@ def test_the_ridge_is_the_one_that_predicts_held_out_probes_best(tmp_path):
 
     def moments() -> PairMoments:
         result = PairMoments()
-        for kind in (result.inputs, result.outputs):
-            kind[0, Role.q] = one = Moments(32, 32)
-            one.add(torch.randn(50, 32, generator=drawn), torch.randn(50, 32, generator=drawn))
+        x, y = (torch.randn(50, width, generator=drawn) for width in (64, 32))
+        result.add_inputs((0, Role.down), x, x @ torch.randn(64, 64, generator=drawn))
+        result.add_writes((0, Role.down), y, y @ torch.randn(32, 32, generator=drawn), stream=True)
         return result
 
-    landing, first, second = [Landing(0, 0, Role.q)], moments(), moments()
-    apart = fit_maps(landing, (base, base), first, second, [0, 1])[0, Role.q].fit
-    same = fit_maps(landing, (base, base), first, first, [0, 1])[0, Role.q].fit
-    assert (apart.input_ridge, apart.output_ridge) == (1.0, 1.0)
+    landing, first, second = [Landing(0, 0, Role.down)], moments(), moments()
+    apart = fit_maps(landing, (base, base), first, second, [0, 1])[0, Role.down].fit
+    same = fit_maps(landing, (base, base), first, first, [0, 1])[0, Role.down].fit
+    assert (apart.input_ridge, apart.output_ridge) == (100.0, 100.0)
     assert (same.input_ridge, same.output_ridge) == (1e-8, 1e-8)
 
 
@@ -120,8 +122,8 @@ def test_a_layer_mapped_twice_acts_once():
 
 
 def test_an_updates_size_beside_its_weight_is_bounded():
-    maps = ModuleMaps(10 * torch.eye(3), torch.eye(3), FIT)
-    assert frobenius_norm(carry(UPDATE, maps)) == pytest.approx(4 * frobenius_norm(UPDATE))
+    maps = ModuleMaps(100 * torch.eye(3), torch.eye(3), FIT)
+    assert frobenius_norm(carry(UPDATE, maps)) == pytest.approx(2 * STRONGEST * frobenius_norm(UPDATE))
     weaker = ModuleMaps(1.5 * torch.eye(3), torch.eye(3), FIT)
     assert frobenius_norm(carry(UPDATE, weaker)) == pytest.approx(1.5 * frobenius_norm(UPDATE))
 

@@ -45,6 +45,28 @@ def everything(folder: Path, model: LoadedBase, tokens):
     return respond(model, tokens, modules=base.linears(), layers=layer_paths(base))
 
 
+def test_the_stream_before_a_norm_is_what_attention_left(llama):
+    base, model = open_base(llama), loaded(llama)
+    (batch,) = pair_batches(model, model, TEXTS)
+    norms = {layer: base.input_norm(layer, Role.up) for layer in (0, 2)}
+    found = respond(
+        model, batch.target, modules=base.linears(), layers=layer_paths(base), norms=norms
+    )  # fmt: skip
+    assert set(found.before) == {0, 2}
+    for layer, stream in found.before.items():
+        assert_close(stream, found.boundaries[layer] + found.outputs[layer, Role.o], torch.float32)
+
+
+@pytest.mark.parametrize("family", PICO_FAMILIES)
+def test_the_norm_before_the_feed_forward_part_is_found_in_every_family(family, tmp_path):
+    folder = build_pico(family, tmp_path / "base")
+    base, model = open_base(folder), loaded(folder)
+    (batch,) = pair_batches(model, model, TEXTS)
+    norms = {layer: base.input_norm(layer, Role.up) for layer in range(base.layers)}
+    found = respond(model, batch.target, modules=base.linears(), norms=norms)
+    assert all(found.before[layer].shape == (batch.positions, base.d_model) for layer in norms)
+
+
 @pytest.mark.parametrize("family", PICO_FAMILIES)
 def test_inputs_times_weights_are_outputs_and_boundaries_are_the_models_own(family, tmp_path):
     folder = build_pico(family, tmp_path / "base")
