@@ -42,11 +42,7 @@ MethodName = Literal[
 ]
 MethodOption = Annotated[
     MethodName,
-    typer.Option(
-        "--method",
-        help="How updates are carried over; auto tries several and takes the best. probe is for research: "
-        "auto does not try it",
-    ),
+    typer.Option("--method", help="How updates are carried over; auto tries several and takes the best"),
 ]
 Rank = Annotated[int, typer.Option("--rank", min=1, help="Singular vectors kept per base weight")]
 Anchor = Annotated[

@@ -1,6 +1,7 @@
-"""Ablation of method `probe` over pairs of controlled bases; prints one JSON document.
+"""Ablation of method `probe` over pairs of controlled bases; writes one JSON document, variant by variant.
 
-    python tests/benchmarks/bench_probe_pairs.py --bases .cross-lora/controlled --adapters /tmp/adapters
+    python tests/benchmarks/bench_probe_pairs.py --bases .cross-lora/controlled --adapters /tmp/adapters \\
+        --out /tmp/probe.json
 
 Every variant moves the adapters of three tasks between five pairs of bases; what it recovers of the gap is
 compared with the default's, transfer by transfer. Rows are those of `controlled_pairs.py`.
@@ -19,7 +20,7 @@ from unittest.mock import patch
 
 import torch
 from bench_effect import timed
-from bench_effect_pairs import judged
+from bench_effect_pairs import judged, kept
 from controlled_pairs import ControlledBases, Pair, Transfer, Updates, machine, measured
 
 from cross_lora_core.adapters import read_adapter, updates_by_role
@@ -76,24 +77,24 @@ KINDS = [("generated", 60), ("generated", 120), ("generated", 480), ("tokens", 6
 VARIANTS = {
     DEFAULT: Variant(),
     "version 1": AS_IT_WAS,
-    **{f"version 1, strength {one}": replace(AS_IT_WAS, strength=one) for one in (0.5, 0.25)},
-    "version 1, strength chosen": replace(AS_IT_WAS, strength=None),
-    **{f"version 1, {kind} {n}": replace(AS_IT_WAS, probes=_of(kind, n)) for kind, n in KINDS},
-    "version 1, text 100": replace(AS_IT_WAS, probes=_of("text", 100, 28)),
-    **{f"{kind} {n}": Variant(probes=_of(kind, n)) for kind, n in KINDS},
-    "text 60": Variant(probes=_of("text", 60, 15)),
-    "text 100": Variant(probes=_of("text", 100, 28)),
     "all outputs by responses": Variant(responses=EVERY),
     "o and down by responses": Variant(responses=(Role.o, Role.down)),
     "gate and up by responses": Variant(responses=(Role.gate, Role.up)),
     "q and k by responses": Variant(responses=(Role.q, Role.k)),
     "v by responses": Variant(responses=(Role.v,)),
-    **{f"without {a} and {b}": Variant(roles=tuple(set(EVERY) - {a, b})) for a, b in ((Role.q, Role.k), (Role.gate, Role.up), (Role.o, Role.down))},
-    "without v": Variant(roles=tuple(set(EVERY) - {Role.v})),
+    **{f"without {' and '.join(some)}": Variant(roles=tuple(set(EVERY) - set(some))) for some in
+       ((Role.q, Role.k), (Role.v,), (Role.gate, Role.up), (Role.o, Role.down))},
     "best held-out ridge": Variant(slack=0.0),
     **{f"bound {one}": Variant(strongest=one) for one in (2.0, 8.0, 1e9)},
     **{f"strength {one}": Variant(strength=one) for one in (0.5, 0.75, 1.25)},
     "strength chosen": Variant(strength=None),
+    **{f"version 1, strength {one}": replace(AS_IT_WAS, strength=one) for one in (0.5, 0.25)},
+    "version 1, strength chosen": replace(AS_IT_WAS, strength=None),
+    "text 60": Variant(probes=_of("text", 60, 15)),
+    **{f"{kind} {n}": Variant(probes=_of(kind, n)) for kind, n in KINDS},
+    "text 100": Variant(probes=_of("text", 100, 28)),
+    **{f"version 1, {kind} {n}": replace(AS_IT_WAS, probes=_of(kind, n)) for kind, n in KINDS},
+    "version 1, text 100": replace(AS_IT_WAS, probes=_of("text", 100, 28)),
 }  # fmt: skip
 
 
@@ -104,7 +105,7 @@ class Known:
     landings: Sequence[Landing]
     fitted: PairMoments
     held_out: PairMoments
-    outputs: tuple[dict[_Key, CentredMoments], dict[_Key, CentredMoments]]
+    parts: tuple[Sequence[str], Sequence[str]]
     batches: Sequence[PairedBatch]
 
 
@@ -127,6 +128,7 @@ class Probe:
     def __init__(self) -> None:
         self._known: dict[tuple[tuple[str, str], MapSpec], Known] = {}
         self._maps: dict[tuple[Any, ...], dict[_Key, ModuleMaps]] = {}
+        self._outputs: dict[tuple[tuple[str, str], MapSpec], list[dict[_Key, CentredMoments]]] = {}
 
     def updates(self, pair: Pair, adapter: Path, variant: Variant) -> Updates:
         """What a variant makes of an adapter."""
@@ -156,9 +158,11 @@ class Probe:
             layers = map_layers(bases[0].layers, bases[1].layers)
             with patch.object(maps, "SLACK", variant.slack):
                 found = fit_maps(known.landings, bases, known.fitted, known.held_out, layers)
+            if variant.responses and spec not in self._outputs:
+                self._outputs[spec] = [_outputs(pair, known.landings, part) for part in known.parts]
             for at, one in found.items():
                 if at[1] in variant.responses:
-                    fitted, held_out = (each[at].about_means() for each in known.outputs)
+                    fitted, held_out = (each[at].about_means() for each in self._outputs[spec])
                     G = choose_ridge(fitted, held_out, maps.RIDGES).map.float()
                     found[at] = replace(one, output=G)
             self._maps[key] = found
@@ -180,9 +184,8 @@ def _look(pair: Pair, probes: MapSpec) -> Known:
     )
     parts = strings[: probes.count], strings[probes.count :]
     fitted, held_out = (pair_moments(landings, pair.source, pair.target, part) for part in parts)
-    outputs = tuple(_outputs(pair, landings, part) for part in parts)
     batches = tuple(pair_batches(pair.source.loaded, pair.target.loaded, parts[1]))
-    return Known(landings, fitted, held_out, (outputs[0], outputs[1]), batches)
+    return Known(landings, fitted, held_out, parts, batches)
 
 
 def _scaled(updates: Updates, strength: float) -> Updates:
@@ -217,23 +220,24 @@ def _strength(pair: Pair, adapter: Path, known: Known, moved: Updates) -> float:
     return min(errors, key=lambda one: errors[one])
 
 
-def run(asked: argparse.Namespace) -> dict[str, Any]:
-    """Fit and measure every variant."""
+def run(asked: argparse.Namespace) -> None:
+    """Fit and measure every variant that the file has no figures of, and add them to it."""
+    told = {"seed": asked.seed, "rows": asked.rows, "machine": machine()}
+    results = kept(asked.out, told)
     bench = ControlledBases(asked.bases, asked.adapters, asked.rows)
     probe = Probe()
-    results: dict[str, Any] = {}
-    default: list[Transfer] = []
     for name, variant in VARIANTS.items():
-        if asked.only and name not in {DEFAULT, *asked.only}:
+        if name in results or (asked.only and name not in {DEFAULT, *asked.only}):
             continue
         own = replace(variant, probes=replace(variant.probes, seed=asked.seed))
         cost: dict[str, Any] = {}
         with timed(cost, "seconds"):
             found = list(measured(bench, lambda pair, adapter, own=own: probe.updates(pair, adapter, own)))
-        default = default or found
-        results[name] = judged(found, default) | asdict(own) | cost
+        results[name] = asdict(own) | cost | {"transfers": [asdict(one) for one in found]}
+        default = [Transfer(**one) for one in results[DEFAULT]["transfers"]]
+        results[name] |= judged(found, default)
+        asked.out.write_text(json.dumps(told | {"variants": results}, indent=1, ensure_ascii=False))
         tell(name, results[name])
-    return {"machine": machine(), "seed": asked.seed, "rows": asked.rows, "variants": results}
 
 
 def tell(name: str, result: dict[str, Any]) -> None:
@@ -258,7 +262,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60, help="development rows of a task")
     parser.add_argument("--only", action="append", default=[], help="a variant; may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="of the probes")
-    print(json.dumps(run(parser.parse_args()), indent=1, ensure_ascii=False))
+    parser.add_argument("--out", type=Path, required=True, help="file; variants that are in it are kept")
+    run(parser.parse_args())
 
 
 if __name__ == "__main__":
