@@ -7,9 +7,8 @@ from itertools import product
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from cross_lora_core.experiments.cells import cells_of
+from cross_lora_core.experiments.cells import Kind, cells_of
 from cross_lora_core.experiments.results import Results
 from cross_lora_core.experiments.scores import Column, columns_of, gaps, mean, pair_name
 from cross_lora_core.experiments.spec import Experiment, Pair
@@ -113,17 +112,18 @@ def _plot_pairs(experiment: Experiment, results: Results, recipe: str, column: C
 
 
 def _plot_ranks(experiment: Experiment, results: Results, recipe: str) -> str | None:
-    """Figure 3: mean share of the gap recovered by the rank kept of the bases, a line per pair and method."""
+    """Figure 3: mean share of the gap by the rank kept of the bases, a line per pair, method and control."""
     if len(experiment.ranks) < 2:
         return None
     ranked = dict.fromkeys(one.method for one in columns_of(experiment) if one.rank is not None)
+    kinds: tuple[tuple[Kind, str], ...] = (("transferred", ""), ("random", ", random"))
     lines = {
-        f"{pair_name(pair)}, {method}": [
+        f"{pair_name(pair)}, {method}{control}": [
             (rank, mean(found))
             for rank in sorted(experiment.ranks)
-            if (found := gaps(experiment, results, pair, recipe, Column(method, rank)))
+            if (found := gaps(experiment, results, pair, recipe, Column(method, rank), kind))
         ]
-        for pair, method in product(experiment.pairs, ranked)
+        for pair, method, (kind, control) in product(experiment.pairs, ranked, kinds)
     }
     return _plot_lines(lines, "rank kept of the bases", "gap recovered")
 
@@ -151,7 +151,7 @@ def _plot_lines(lines: dict[str, list[tuple[int, float]]], across: str, up: str)
             )
     axes.set_xlabel(across, fontsize=9)
     axes.set_ylabel(up, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xticks(sorted({place for points in lines.values() for place, _ in points}))
     axes.yaxis.set_major_formatter(_percent)
     bare_axes(axes)
     axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)

@@ -120,6 +120,9 @@ def _mean_row(
 
 
 def _mean_interval(experiment: Experiment, shares: list[float]) -> str:
+    """With an interval from two transfers on; one alone says nothing of another."""
+    if len(shares) == 1:
+        return f"{shares[0]:+.1%}"
     interval = paired_bootstrap(shares, confidence=experiment.confidence) if shares else None
     return interval_text(interval, "+.1%")
 

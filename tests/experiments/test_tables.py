@@ -247,6 +247,14 @@ def test_a_table_of_one_kind_of_figures_can_be_had_with_one_a_line():
     assert narrow.narrow() is narrow
 
 
+def test_one_transfer_has_a_mean_without_an_interval(written):
+    experiment = load_experiment(written.file)
+    one = [cell for cell in cells_of(experiment) if cell.task == "sentences"]
+    few = results_of(experiment, *map(measured, one))
+    gaps_told = [row[4] for row in named(tables_of(experiment, few))["means"].rows]
+    assert gaps_told and not [gap for gap in gaps_told if "…" in gap]
+
+
 def test_means_tell_related_bases_from_others(written):
     experiment = load_experiment(written.file)
     table = named(tables_of(experiment, all_measured(experiment)))["means"]
