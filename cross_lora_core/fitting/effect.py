@@ -53,7 +53,7 @@ class EffectOptions:
     """
 
     rank: int = 16
-    ridge: float = 0.01
+    ridge: float = 0.1
     map_ridge: float = 0.001
 
 

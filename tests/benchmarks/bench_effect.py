@@ -87,7 +87,7 @@ VARIANTS = {
     "rank 4": Variant(options=EffectOptions(rank=4)),
     "rank 64": Variant(options=EffectOptions(rank=64)),
     "ridge 1": Variant(options=EffectOptions(ridge=1.0)),
-    "ridge 0.1": Variant(options=EffectOptions(ridge=0.1)),
+    "ridge 0.01": Variant(options=EffectOptions(ridge=0.01)),
 }
 
 

@@ -44,7 +44,7 @@ def _options(**changed: Any) -> Variant:
 
 VARIANTS = {
     DEFAULT: Variant(),
-    **{f"ridge {one}": _options(ridge=one) for one in (0.001, 0.003, 0.03, 0.1, 1.0)},
+    **{f"ridge {one}": _options(ridge=one) for one in (0.001, 0.003, 0.01, 0.03, 1.0)},
     **{f"map ridge {one}": _options(map_ridge=one) for one in (1e-5, 1e-4, 3e-4, 3e-3, 1e-2)},
     **{f"rank {one}": _options(rank=one) for one in (4, 8, 32, 64)},
     **{f"{one} strings": Variant(strings=(one, 0)) for one in (32, 64, 256, 512)},
