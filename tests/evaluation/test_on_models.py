@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -227,9 +228,12 @@ def test_undefined_scores_are_no_verdict(base: Path, tmp_path: Path):
     assert "not finite" in decision.reason
 
 
-def test_the_environment_names_device_and_versions():
+def test_the_environment_names_device_threads_and_versions(monkeypatch):
     named = environment(CPU)
-    assert named.startswith("cpu, torch ")
+    assert re.match(r"cpu [A-Z0-9_]+, \d+ threads?, torch ", named)
     assert torch.__version__.split("+")[0] in named
     assert "transformers 5" in named
-    assert environment(torch.device("cuda", 1)) == named.replace("cpu", "cuda", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 77)
+    assert ", 77 threads, " in environment(CPU) != named
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"model {device.index}")
+    assert environment(torch.device("cuda", 1)).startswith("cuda model 1, torch ")
