@@ -145,6 +145,25 @@ def test_what_was_published_and_not_validated_is_not_assembled_again(fleet, monk
     assert (again.status, again.verdict) == ("done", "unverified")
 
 
+def test_an_item_whose_measurement_could_not_be_trusted_is_measured_again(fleet, monkeypatch):
+    import tasks.validate_adapter as module
+
+    real = module.measured_losses
+
+    def trembling(base, adapter, *rest):
+        losses = real(base, adapter, *rest)
+        return [one + 1e-7 for one in losses] if adapter and adapter.name == "zero" else losses
+
+    request = request_for(fleet, adapters=[fleet.adapter("measured")])
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "measured_losses", trembling)
+        (first,) = migrate_fleet(request).items
+    assert (first.status, first.verdict) == ("failed", "failed")
+    assert "not to be trusted" in first.reason
+    (again,) = migrate_fleet(request).items
+    assert again.verdict in ("no_effect", "harmful")
+
+
 def test_one_that_breaks_fails_alone_and_the_next_run_mends_it(fleet, monkeypatch):
     import tasks.project_adapter as module
 
