@@ -10,32 +10,16 @@ are those of `controlled_pairs.py`.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench_effect import Strings, Variant, timed
-from controlled_pairs import (
-    RELATED,
-    ControlledBases,
-    Pair,
-    Transfer,
-    Updates,
-    compared,
-    machine,
-    measured,
-    summary,
-)
+from bench_effect import Strings, Variant
+from controlled_pairs import Pair, Updates
+from variants import DEFAULT, measure_variants, parser_of
 
 from cross_lora_core.algebra import CentredMoments
 from cross_lora_core.fitting import EffectOptions, fit_effect, stream_moments
 from cross_lora_core.migration import effect_landings
-
-DEFAULT = "default"
 
 
 def _options(**changed: Any) -> Variant:
@@ -79,73 +63,12 @@ class Effect:
         return {each: one.update for each, one in fit.projected.items()}
 
 
-def judged(found: Sequence[Transfer], default: Sequence[Transfer]) -> dict[str, Any]:
-    """A variant in figures: of all pairs, and of those apart and related."""
-    related = {" → ".join(one) for one in RELATED}
-    kinds = {"all": {True, False}, "unrelated": {False}, "related": {True}}
-    told: dict[str, Any] = {}
-    for kind, wanted in kinds.items():
-        ours, theirs = ([one for one in each if (one.pair in related) in wanted] for each in (found, default))
-        told[kind] = {"gap": summary(ours), "against the default": compared(ours, theirs)}
-    return told
-
-
-def run(asked: argparse.Namespace) -> None:
-    """Fit and measure every variant that the file has no figures of, and add them to it."""
-    told = {"seed": asked.seed, "rows": asked.rows, "machine": machine()}
-    results = kept(asked.out, told)
-    bench = ControlledBases(asked.bases, asked.adapters, asked.rows)
-    effect = Effect(asked.strings, asked.seed)
-    for name, variant in VARIANTS.items():
-        if name in results or (asked.only and name not in {DEFAULT, *asked.only}):
-            continue
-        cost: dict[str, Any] = {}
-        with timed(cost, "seconds"):
-            found = list(
-                measured(bench, lambda pair, adapter, own=variant: effect.updates(pair, adapter, own))
-            )
-        results[name] = asdict(variant) | cost | {"transfers": [asdict(one) for one in found]}
-        default = [Transfer(**one) for one in results[DEFAULT]["transfers"]]
-        results[name] |= judged(found, default)
-        asked.out.write_text(json.dumps(told | {"variants": results}, indent=1, ensure_ascii=False))
-        tell(name, results[name])
-
-
-def kept(out: Path, told: dict[str, Any]) -> dict[str, Any]:
-    """Variants an earlier run measured; the file is refused where that was another measurement."""
-    if not out.exists():
-        return {}
-    found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
-    variants: dict[str, Any] = found.pop("variants")
-    if found != told:
-        raise SystemExit(f"expected figures of {told}, got {found} in {out}; name another file")
-    return variants
-
-
-def tell(name: str, result: dict[str, Any]) -> None:
-    """Say what a variant came to."""
-    parts = []
-    for kind in ("all", "unrelated", "related"):
-        gap, more = result[kind]["gap"], result[kind]["against the default"]
-        parts.append(
-            f"{kind} {gap['mean']:.1%} ({more['mean']:+.1%}, {more['low']:+.1%} … {more['high']:+.1%})"
-        )
-    print(f"{name}: {', '.join(parts)}; {result['seconds']} s", file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    """Read the arguments and print what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bases", type=Path, required=True)
-    parser.add_argument("--adapters", type=Path, required=True, help="folder; trained there where missing")
+    """Read the arguments and measure what is missing."""
+    parser = parser_of(__doc__)
     parser.add_argument("--strings", type=Path, required=True, help="folder; strings sampled before are used")
-    parser.add_argument("--rows", type=int, default=60, help="development rows of a task")
-    parser.add_argument("--only", action="append", default=[], help="a variant; may be repeated")
-    parser.add_argument("--seed", type=int, default=0, help="of the strings")
-    parser.add_argument("--out", type=Path, required=True, help="file; variants that are in it are kept")
-    run(parser.parse_args())
+    asked = parser.parse_args()
+    measure_variants(asked, VARIANTS, Effect(asked.strings, asked.seed).updates)
 
 
 if __name__ == "__main__":

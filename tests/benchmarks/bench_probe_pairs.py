@@ -9,19 +9,15 @@ compared with the default's, transfer by transfer. Rows are those of `controlled
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from bench_effect import timed
-from bench_effect_pairs import judged, kept
-from controlled_pairs import ControlledBases, Pair, Transfer, Updates, machine, measured
+from controlled_pairs import Pair, Updates
+from variants import DEFAULT, measure_variants, parser_of
 
 from cross_lora_core.adapters import read_adapter, updates_by_role
 from cross_lora_core.algebra import CentredMoments, choose_ridge
@@ -39,7 +35,6 @@ from cross_lora_core.responses import (
     with_updates,
 )
 
-DEFAULT = "default"
 EVERY = tuple(Role)
 STRENGTHS = (0.0, 0.125, 0.25, 0.5, 0.75, 1.0, 1.25)
 
@@ -220,50 +215,13 @@ def _strength(pair: Pair, adapter: Path, known: Known, moved: Updates) -> float:
     return min(errors, key=lambda one: errors[one])
 
 
-def run(asked: argparse.Namespace) -> None:
-    """Fit and measure every variant that the file has no figures of, and add them to it."""
-    told = {"seed": asked.seed, "rows": asked.rows, "machine": machine()}
-    results = kept(asked.out, told)
-    bench = ControlledBases(asked.bases, asked.adapters, asked.rows)
-    probe = Probe()
-    for name, variant in VARIANTS.items():
-        if name in results or (asked.only and name not in {DEFAULT, *asked.only}):
-            continue
-        own = replace(variant, probes=replace(variant.probes, seed=asked.seed))
-        cost: dict[str, Any] = {}
-        with timed(cost, "seconds"):
-            found = list(measured(bench, lambda pair, adapter, own=own: probe.updates(pair, adapter, own)))
-        results[name] = asdict(own) | cost | {"transfers": [asdict(one) for one in found]}
-        default = [Transfer(**one) for one in results[DEFAULT]["transfers"]]
-        results[name] |= judged(found, default)
-        asked.out.write_text(json.dumps(told | {"variants": results}, indent=1, ensure_ascii=False))
-        tell(name, results[name])
-
-
-def tell(name: str, result: dict[str, Any]) -> None:
-    """Say what a variant came to."""
-    parts = []
-    for kind in ("unrelated", "related"):
-        gap, more = result[kind]["gap"], result[kind]["against the default"]
-        parts.append(
-            f"{kind} {gap['mean']:.1%} ({gap['low']:.1%} … {gap['high']:.1%}), against the default "
-            f"{more['mean']:+.1%} ({more['low']:+.1%} … {more['high']:+.1%})"
-        )
-    print(f"{name}: {'; '.join(parts)}; {result['seconds']} s", file=sys.stderr, flush=True)
-
-
 def main() -> None:
-    """Read the arguments and print what was found."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--bases", type=Path, required=True)
-    parser.add_argument("--adapters", type=Path, required=True, help="folder; trained there where missing")
-    parser.add_argument("--rows", type=int, default=60, help="development rows of a task")
-    parser.add_argument("--only", action="append", default=[], help="a variant; may be repeated")
-    parser.add_argument("--seed", type=int, default=0, help="of the probes")
-    parser.add_argument("--out", type=Path, required=True, help="file; variants that are in it are kept")
-    run(parser.parse_args())
+    """Read the arguments and measure what is missing."""
+    asked, probe = parser_of(__doc__).parse_args(), Probe()
+    seeded = {
+        name: replace(one, probes=replace(one.probes, seed=asked.seed)) for name, one in VARIANTS.items()
+    }
+    measure_variants(asked, seeded, probe.updates)
 
 
 if __name__ == "__main__":

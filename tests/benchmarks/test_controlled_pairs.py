@@ -71,25 +71,26 @@ def test_only_the_same_transfers_are_compared():
 
 def test_an_ablation_goes_on_where_it_was_interrupted(folder, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(controlled_pairs.__file__).parent))
-    bench = importlib.import_module("bench_effect_pairs")
+    bench, runner = (importlib.import_module(name) for name in ("bench_effect_pairs", "variants"))
     quick = controlled_pairs.TRAINING  # the program imports the module by another name
     monkeypatch.setattr(importlib.import_module("controlled_pairs"), "TRAINING", quick)
     few = bench.Variant(strings=(8, 0), shared=8)
-    monkeypatch.setattr(bench, "VARIANTS", {"default": few, "cooler": replace(few, temperature=0.7)})
-    monkeypatch.setattr(bench, "RELATED", (("ours", "theirs"),))
-    monkeypatch.setattr(bench, "measured", lambda at, method: measured(at, method, PAIRS, [TASK]))
+    variants = {"default": few, "cooler": replace(few, temperature=0.7)}
+    monkeypatch.setattr(runner, "RELATED", (("ours", "theirs"),))
+    monkeypatch.setattr(runner, "measured", lambda at, method: measured(at, method, PAIRS, [TASK]))
     asked = Namespace(
-        bases=folder / "bases", adapters=folder / "adapters", strings=folder / "strings", rows=8, seed=0,
-        only=["default"], out=folder / "out.json",
+        bases=folder / "bases", adapters=folder / "adapters", rows=8, seed=0, only=["default"],
+        out=folder / "out.json",
     )  # fmt: skip
-    bench.run(asked)
+    moves = bench.Effect(folder / "strings", 0).updates
+    runner.measure_variants(asked, variants, moves)
     before = json.loads(asked.out.read_text())["variants"]
     asked.only = []
-    bench.run(asked)
+    runner.measure_variants(asked, variants, moves)
     after = json.loads(asked.out.read_text())["variants"]
     assert set(before) == {"default"}
     assert set(after) == {"default", "cooler"}
     assert after["default"] == before["default"]
     asked.seed = 1
     with pytest.raises(SystemExit, match="another file"):
-        bench.run(asked)
+        runner.measure_variants(asked, variants, moves)
