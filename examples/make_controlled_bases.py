@@ -5,8 +5,9 @@
 Text is what every machine that runs this project has: the manual and the docstrings of Python's standard
 library, and the Devil's Dictionary. `first` is trained on four fifths of it; the others differ from it in one
 thing each: `seed` in the seed, `wider` in its width, `deeper` in its layers, `tokens` in its tokenizer. Those
-four are trained apart from it. `successor` is `first`, trained on with the rest of the text. The rows of the
-tasks of `make_rows.py` are written beside them. What was interrupted goes on; a base that is there stays.
+four are trained apart from it. `successor` is `first`, trained on with the rest of the text; `near` is that
+after a quarter of its steps, `far` after four times as many at three times its rate. The rows of the tasks of
+`make_rows.py` are written beside them. What was interrupted goes on; a base that is there stays.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ def variants(first: Shape) -> dict[str, Shape]:
         "deeper": replace(first, layers=first.layers * 3 // 2, seed=3),
         "tokens": replace(first, vocabulary=first.vocabulary * 3 // 4, seed=4, tokens_seed=1),
     }
+
+
+SUCCESSORS = {"near": (1 / 12, 1 / 3), "successor": (1 / 3, 1 / 3), "far": (4 / 3, 1.0)}
+"""Bases that go on from `first`: their steps and learning rate in units of its own."""
 
 
 def _even(width: int) -> int:
@@ -195,12 +200,18 @@ def make_all(out: Path, first: Shape, recipe: TrainingRecipe, device: str, only:
             own = replace(recipe, seed=shape.seed)
             tokenizer = make_tokenizer(every[:cut], shape)
             make_base(out / name, new_model(shape).to(device), tokenizer, every[:cut], own, asdict(shape))
-    if "successor" in only and not (out / "successor").exists():
-        print("successor", flush=True)
-        less = replace(recipe, steps=recipe.steps // 3 or 1, learning_rate=recipe.learning_rate / 3, seed=5)
-        model = LlamaForCausalLM.from_pretrained(out / "first").to(device)
-        tokenizer = Tokenizer.from_file(str(out / "first" / "tokenizer.json"))
-        make_base(out / "successor", model, tokenizer, every[cut:], less, {"from": "first"} | asdict(first))
+    for name, (steps, rate) in SUCCESSORS.items():
+        if name in only and not (out / name).exists():
+            print(name, flush=True)
+            own = replace(
+                recipe,
+                steps=int(recipe.steps * steps) or 1,
+                learning_rate=recipe.learning_rate * rate,
+                seed=5,
+            )
+            model = LlamaForCausalLM.from_pretrained(out / "first").to(device)
+            tokenizer = Tokenizer.from_file(str(out / "first" / "tokenizer.json"))
+            make_base(out / name, model, tokenizer, every[cut:], own, {"from": "first"} | asdict(first))
 
 
 def main() -> None:
@@ -208,7 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    names = [*variants(Shape(32, 2, 512)), "successor"]
+    names = [*variants(Shape(32, 2, 512)), *SUCCESSORS]
     parser.add_argument("--out", type=Path, required=True, help="one folder per base is written here")
     parser.add_argument("--only", nargs="+", choices=names, default=names, help="names of bases")
     parser.add_argument("--width", type=int, default=128, help="of first, a multiple of 32")

@@ -18,7 +18,7 @@ from cross_lora_core.training import TrainingRecipe
 from tests.examples.test_examples import EXAMPLES, program
 
 EXPERIMENTS = EXAMPLES / "experiments"
-RECIPE = TrainingRecipe(steps=3, batch=2, learning_rate=1e-2, warmup_steps=1)
+RECIPE = TrainingRecipe(steps=12, batch=2, learning_rate=1e-2, warmup_steps=1)
 TEXTS = [
     f"A text of number {n}, which says that {n} is {n % 7} modulo seven, and so on and on."
     for n in range(200)
@@ -40,41 +40,41 @@ def makers() -> ModuleType:
 def made(makers: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("controlled")
     shape = makers.Shape(64, 2, 400)
-    makers.make_all(out, shape, RECIPE, "cpu", [*makers.variants(shape), "successor"])
+    makers.make_all(out, shape, RECIPE, "cpu", [*makers.variants(shape), *makers.SUCCESSORS])
     return out
 
 
 def test_each_base_differs_from_the_first_in_what_its_name_says(made):
     bases = {path.name: open_base(path) for path in made.iterdir() if path.name not in ("rows", ".training")}
-    assert set(bases) == {"first", "seed", "wider", "deeper", "tokens", "successor"}
+    assert set(bases) == {"first", "seed", "wider", "deeper", "tokens", "near", "successor", "far"}
     first = bases["first"]
     same = {name for name, one in bases.items() if (one.d_model, one.layers) == (first.d_model, first.layers)}
-    assert same == {"first", "seed", "tokens", "successor"}
+    assert same == {"first", "seed", "tokens", "near", "successor", "far"}
     assert bases["wider"].d_model > first.d_model
     assert bases["deeper"].layers > first.layers
     tokens = {name: (made / name / "tokenizer.json").read_bytes() for name in bases}
     assert {name for name, one in tokens.items() if one != tokens["first"]} == {"tokens"}
-    assert len({one.digest for one in bases.values()}) == 6
+    assert len({one.digest for one in bases.values()}) == 8
 
 
-def test_the_successor_is_the_first_trained_on(made):
+def test_successors_are_the_first_trained_on_and_drift_away(made):
     weights = {
         name: AutoModelForCausalLM.from_pretrained(made / name)
         .model.layers[1]
         .mlp.up_proj.weight.detach()
         .flatten()
-        for name in ("first", "seed", "successor")
+        for name in ("first", "seed", "near", "successor", "far")
     }
     alike = {
         name: float(torch.cosine_similarity(weights["first"], one, dim=0)) for name, one in weights.items()
     }
-    assert 0.5 < alike["successor"] < 1 - 1e-6
+    assert 0.3 < alike["far"] < alike["successor"] < alike["near"] < 1 - 1e-6
     assert abs(alike["seed"]) < 0.1
 
 
 def test_a_base_says_what_it_was_made_of_and_writes_text(made):
     told = json.loads((made / "successor" / "SOURCE.json").read_text())
-    assert (told["from"], told["recipe"]["steps"], told["texts"]) == ("first", 1, 40)
+    assert (told["from"], told["recipe"]["steps"], told["texts"]) == ("first", 4, 40)
     tokenizer = AutoTokenizer.from_pretrained(made / "tokens")
     assert tokenizer.decode(tokenizer("A text, été!").input_ids) == "A text, été!"
     assert tokenizer.eos_token_id == 0
@@ -84,14 +84,16 @@ def test_what_is_there_is_not_made_again(makers, made, monkeypatch):
     monkeypatch.setattr(makers, "train_base", lambda *_: pytest.fail("was trained again"))
     before = {path: path.stat().st_mtime_ns for path in made.glob("*/model.safetensors")}
     shape = makers.Shape(64, 2, 400)
-    makers.make_all(made, shape, RECIPE, "cpu", [*makers.variants(shape), "successor"])
+    makers.make_all(made, shape, RECIPE, "cpu", [*makers.variants(shape), *makers.SUCCESSORS])
     assert {path: path.stat().st_mtime_ns for path in made.glob("*/model.safetensors")} == before
 
 
-def test_the_experiment_finds_bases_and_rows(made, monkeypatch):
+def test_the_experiments_find_bases_and_rows(made, monkeypatch):
     monkeypatch.setenv("CROSS_LORA_CONTROLLED", str(made))
-    experiment = load_experiment(EXPERIMENTS / "controlled.toml")
-    assert {one.name for one in experiment.bases} == {path.parent.name for path in made.glob("*/config.json")}
+    experiments = [load_experiment(EXPERIMENTS / f"{name}.toml") for name in ("controlled", "drift", "paper")]
+    named = {one.name for experiment in experiments for one in experiment.bases}
+    assert named == {path.parent.name for path in made.glob("*/config.json")}
+    experiment = experiments[0]
     for task in experiment.tasks:
         training, evaluation = (
             read_rows(experiment.located(one.file)) for one in (task.training, task.evaluation)
