@@ -87,6 +87,8 @@ def build_pico(
     tokens = build_tokenizer(tokenizer or "byte-level")
     fields = pico_config(family, width or 32, layers or 2, tokens.get_vocab_size())
     config = AutoConfig.for_model(family, **{**fields, **(overrides or {})})
+    if getattr(config, "hidden_size", None) != (width or 32):  # a model of billions would be built otherwise
+        raise ValueError(f"expected a model_type that takes the fields of a pico model, got {family}")
     model = AutoModelForCausalLM.from_config(config)
     fill_random(model, seed)
     model.to(dtype).save_pretrained(folder)
