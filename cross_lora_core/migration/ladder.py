@@ -32,9 +32,6 @@ _BEGINNINGS = (Method.COPY, Method.EFFECT)
 """What a training goes on from: the first between related bases that are shaped alike, else the second."""
 
 
-_CLIMBED = (Method.COPY, *DATA_FREE, Method.REFINE)
-
-
 TRAINING_OFF = "training is off unless it is asked for; --refine allows it"
 """Why `auto` leaves method `refine` out where nobody allowed it."""
 
@@ -86,7 +83,7 @@ def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
         return Ladder((_settled(spec),))
     rungs: list[TransferSpec] = []
     left_out: list[LeftOut] = []
-    for method in _CLIMBED:
+    for method in _climbed():
         rung = _settled(replace(spec, method=method))
         reason = _unfit(rung, facts) or _needless(rungs, facts) or _forbidden(rung)
         if reason:
@@ -96,9 +93,13 @@ def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
     return Ladder(tuple(rungs), tuple(left_out), facts.similarity)
 
 
+def _climbed() -> tuple[Method, ...]:
+    return (Method.COPY, *DATA_FREE, Method.REFINE)
+
+
 def possible_rungs(spec: TransferSpec) -> tuple[TransferSpec, ...]:
     """Every transfer that a request may come to, whatever its adapters and bases are."""
-    climbed = [one for one in _CLIMBED if not _forbidden(replace(spec, method=one))]
+    climbed = [one for one in _climbed() if not _forbidden(replace(spec, method=one))]
     methods = climbed if spec.method is Method.AUTO else [spec.method]
     begun = [replace(spec, method=one, begins_with=first) for one in methods for first in _BEGINNINGS]
     return tuple(dict.fromkeys(map(_settled, begun)))

@@ -29,7 +29,10 @@ def test_a_base_is_mapped_to_itself_by_the_identity(tmp_path):
 
 
 def test_they_are_the_weighted_ridge_regression_of_all_positions_at_once(tmp_path):
-    ours, theirs = build_pico("llama", tmp_path / "a"), build_pico("gemma3_text", tmp_path / "b", seed=4, width=64)
+    ours, theirs = (
+        build_pico("llama", tmp_path / "a"),
+        build_pico("gemma3_text", tmp_path / "b", seed=4, width=64),
+    )
     source, target = side(ours), side(theirs)
     landings = effect_landings(2, 2)
     strings = token_strings(source.base, target.base, 20, tokens=40)
