@@ -44,8 +44,9 @@ def render_experiment(file: Path, out: Path) -> list[Path]:
     experiment, results = _opened(file)
     folder = out / experiment.name
     folder.mkdir(parents=True, exist_ok=True)
-    plots = plots_of(run_so_far(experiment, results), results)
-    texts = {"tables.md": _page(experiment, results, list(plots)), **plots}
+    run = run_so_far(experiment, results)
+    plots = plots_of(run, results)
+    texts = {"tables.md": _page(experiment, run, results, list(plots)), **plots}
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return [folder / name for name in texts]
@@ -56,15 +57,15 @@ def _opened(file: Path) -> tuple[Experiment, Results]:
     return experiment, read_results(results_path(file), experiment.name)
 
 
-def _page(experiment: Experiment, results: Results, plots: list[str]) -> str:
-    tables = [as_markdown(one) for one in tables_of(run_so_far(experiment, results), results)]
+def _page(experiment: Experiment, run: Experiment, results: Results, plots: list[str]) -> str:
+    tables = [as_markdown(one) for one in tables_of(run, results)]
     shown = [f"![{name.removesuffix('.svg')}]({name})" for name in plots]
-    return "\n".join([f"# {experiment.name}", "", _basis(experiment, results), *shown, "", *tables])
+    return "\n".join([f"# {experiment.name}", "", _basis(experiment, run, results), *shown, "", *tables])
 
 
-def _basis(experiment: Experiment, results: Results) -> str:
+def _basis(experiment: Experiment, run: Experiment, results: Results) -> str:
     """How far the experiment is, and on what it was measured."""
-    cells, run = cells_of(experiment), run_so_far(experiment, results)
+    cells = cells_of(experiment)
     found = [one for one in map(results.of, cells) if one]
     machines = sorted({one.machine for one in found if one.machine})
     recipes = [f"- recipe `{name}`: {entry.resolve(name)}" for name, entry in run.recipes.items()]

@@ -130,7 +130,7 @@ def choose_ridge(
 ) -> RidgeChoice:
     """The largest ridge of a grid whose map predicts held-out pairs about as well as the best does.
 
-    Ridges too small for the moments are passed over.
+    Without slack it is the best; of equal ones the first. Ridges too small for the moments are passed over.
 
     Args:
         fitted: moments of the pairs to fit.

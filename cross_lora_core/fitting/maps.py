@@ -100,18 +100,11 @@ class _Layer:
     def writes(self, role: Role) -> _Writes:
         """The output map of a role."""
         if role in WRITERS:
-            return self._stream(role)
+            chosen = self._streams[role]
+            return _Writes(chosen.map, chosen.ridge, chosen.error)
         if role in HEADS:
             return self._scores(role)
         return self._neurons(role) if role in NEURONS else self._values()
-
-    def _stream(self, role: Role) -> _Writes:
-        chosen = self._stream_map(role)
-        return _Writes(chosen.map, chosen.ridge, chosen.error)
-
-    def _stream_map(self, role: Role) -> RidgeChoice:
-        key = (self.target, role)
-        return _choose(self.fitted.writes[key], self.held_out.writes[key], SLACK)
 
     def _neurons(self, role: Role) -> _Writes:
         found = self.fitted.neurons[self.target, role]
@@ -128,7 +121,7 @@ class _Layer:
         return _Writes(G, None, 1.0 - self._head_match.agreement)
 
     def _values(self) -> _Writes:
-        writes = self._stream_map(Role.o)
+        writes = self._streams[Role.o]
         (source, ours), (target, theirs) = zip(self.bases, (self.source, self.target), strict=True)
         weights = source.read_weight(ours, Role.o), target.read_weight(theirs, Role.o)
         rows = source.linear(ours, Role.v).d_out, target.linear(theirs, Role.v).d_out
@@ -143,6 +136,16 @@ class _Layer:
             ours.head_dim or ours.linear(self.source, Role.k).d_out,
             theirs.head_dim or theirs.linear(self.target, Role.k).d_out,
         )
+
+    @cached_property
+    def _streams(self) -> dict[Role, RidgeChoice]:
+        """What carries the stream behind o, which v goes by too, and behind down."""
+        keys = {role: (self.target, role) for role in WRITERS}
+        return {
+            role: _choose(self.fitted.writes[key], self.held_out.writes[key], SLACK)
+            for role, key in keys.items()
+            if key in self.fitted.writes
+        }
 
     @cached_property
     def _neuron_match(self) -> NeuronMatch:

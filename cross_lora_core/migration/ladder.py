@@ -29,7 +29,7 @@ DATA_FREE = (Method.EFFECT, Method.CROSS_LORA)
 
 
 _BEGINNINGS = (Method.COPY, Method.EFFECT)
-"""What a training goes on from: the first between related bases that are shaped alike, else the second."""
+"""What a training may go on from."""
 
 
 TRAINING_OFF = "training is off unless it is asked for; --refine allows it"
@@ -78,7 +78,7 @@ def build_ladder(spec: TransferSpec, facts: PairFacts) -> Ladder:
     Training goes on from a copy where the bases are related and shaped alike, else from what `effect` fits.
     """
     copied = not _unfit(replace(spec, method=Method.COPY), facts)
-    spec = replace(spec, begins_with=_BEGINNINGS[0] if copied else _BEGINNINGS[1])
+    spec = replace(spec, begins_with=Method.COPY if copied else Method.EFFECT)
     if spec.method is not Method.AUTO:
         return Ladder((_settled(spec),))
     rungs: list[TransferSpec] = []
