@@ -2,7 +2,8 @@
 
 - `put` is put-if-absent: the same bytes again are fine, other bytes raise ObjectExists.
 - An object is visible whole or not at all; an interrupted write leaves nothing.
-- Its sha256 is kept beside it and verified whenever it is read whole.
+- Its sha256 is kept beside it and verified whenever it is read whole: by each process once, as long as the
+  file on its disk stays as it is (`verified` says how that is known).
 - A pointer is the one thing that changes: small, replaced whole, so that a reader sees the old or the new.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cross_lora_core.errors import ConfigurationError, ObjectCorrupted, ObjectExists, ObjectNotFound
+from cross_lora_core.storage.verified import VERIFIED
 
 __all__ = [
     "MARKER",
@@ -234,12 +236,12 @@ def same_folder_or_raise(found: Iterable[StoredObject], wanted: Iterable[StoredO
 
 
 def verify(path: Path, expected: StoredObject, where: str) -> Path:
-    """The path itself, if its bytes are the ones that were put.
+    """The path itself, if its bytes are the ones that were put, as `VERIFIED` finds or remembers.
 
     Raises:
         ObjectCorrupted: they are not.
     """
-    sha256, size = sha256_of(path)
+    sha256, size = VERIFIED.sha256_of(path, expected.sha256)
     if sha256 != expected.sha256:
         raise ObjectCorrupted(
             f"sha256 {expected.sha256[:12]}… of {expected.size} bytes",

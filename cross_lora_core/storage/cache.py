@@ -6,11 +6,12 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cross_lora_core.storage.base import StoredObject, sha256_of
+from cross_lora_core.storage.base import StoredObject
 from cross_lora_core.storage.disk import refusing, remove_stale
+from cross_lora_core.storage.verified import VERIFIED
 
 __all__ = ["ReadCache", "default_cache"]
 
@@ -37,15 +38,23 @@ class ReadCache:
         self.limit = limit
 
     def find(self, wanted: StoredObject) -> Path | None:
-        """The copy, if there is one and its bytes are right."""
+        """The copy, if there is one and its bytes are right, as `VERIFIED` finds or remembers."""
         path = self.folder / wanted.sha256
         try:
-            if sha256_of(path)[0] != wanted.sha256:
-                return None
-            os.utime(path)
+            path.stat()
+            self._note_use(wanted.sha256)
+            found, _ = VERIFIED.sha256_of(path, wanted.sha256)
         except FileNotFoundError:  # never came, or was dropped by another process meanwhile
             return None
-        return path
+        return path if found == wanted.sha256 else None
+
+    def _note_use(self, sha256: str) -> None:
+        """In a file beside the copy: touching the copy would change what it is known by."""
+        with refusing(self.folder):
+            self._mark(sha256).touch()
+
+    def _mark(self, sha256: str) -> Path:
+        return self.folder / f".used-{sha256}"
 
     @contextmanager
     def filling(self, wanted: StoredObject) -> Iterator[Path]:
@@ -68,14 +77,19 @@ class ReadCache:
     def _make_room(self, size: int) -> None:
         entries = []
         for path in self.folder.glob("[0-9a-f]" * 64):
-            try:
-                found = path.stat()
-            except FileNotFoundError:
-                continue
-            entries.append((found.st_mtime, found.st_size, path))
+            with suppress(FileNotFoundError):  # dropped by another process meanwhile
+                entries.append((self._used(path), path.stat().st_size, path))
         held = sum(one[1] for one in entries)
         for used, freed, path in sorted(entries):
             if held + size <= self.limit or time.time() - used < _IN_USE_SECONDS:
                 return
             held -= freed
             path.unlink(missing_ok=True)
+            self._mark(path.name).unlink(missing_ok=True)
+
+    def _used(self, path: Path) -> float:
+        """When a copy was last asked for, or came, in seconds since the epoch."""
+        try:
+            return self._mark(path.name).stat().st_mtime
+        except FileNotFoundError:
+            return path.stat().st_mtime

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from cross_lora_core.storage import StoredObject, sha256_of
 from cross_lora_core.storage.cache import ReadCache, default_cache
+from tests.support.files import settle
 
 
 def kept(cache: ReadCache, data: bytes, used_seconds_ago: float = 0) -> Path:
@@ -16,7 +18,7 @@ def kept(cache: ReadCache, data: bytes, used_seconds_ago: float = 0) -> Path:
         aside.write_bytes(data)
     path = cache.find(wanted)
     assert path is not None
-    os.utime(path, (time.time() - used_seconds_ago,) * 2)
+    os.utime(cache.folder / f".used-{path.name}", (time.time() - used_seconds_ago,) * 2)
     return path
 
 
@@ -38,13 +40,46 @@ def test_a_copy_dropped_by_another_process_is_not_found_rather_than_empty(tmp_pa
     path = kept(cache, b"x")
     wanted = StoredObject("k", *sha256_of(b"x"))
 
-    def dropped(*_args):
-        path.unlink()
-        raise FileNotFoundError
+    real = Path.touch
 
-    monkeypatch.setattr(os, "utime", dropped)
+    def dropped(mark, *_args):
+        path.unlink()
+        real(mark)
+
+    monkeypatch.setattr(Path, "touch", dropped)
     assert cache.find(wanted) is None
     assert not path.exists()
+
+
+def test_a_copy_whose_last_use_is_not_noted_counts_from_when_it_came(tmp_path):
+    cache = ReadCache(tmp_path / "c", 15)
+    path = kept(cache, b"a" * 10)
+    (cache.folder / f".used-{path.name}").unlink()
+    os.utime(path, (time.time() - 2_000,) * 2)
+    kept(cache, b"b" * 10)
+    assert not path.exists()
+
+
+def test_a_copy_spoiled_after_it_was_verified_is_not_found(tmp_path):
+    cache = ReadCache(tmp_path / "c", 100)
+    path = kept(cache, b"precious")
+    settle(path)
+    assert cache.find(StoredObject("k", *sha256_of(b"precious"))) == path
+    times = path.stat()
+    path.write_bytes(b"spoiled!")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert cache.find(StoredObject("k", *sha256_of(b"precious"))) is None
+
+
+def test_a_copy_that_is_used_stays_as_it_is_known(tmp_path, monkeypatch):
+    """Noting its use changes none of its times, so that it is not hashed again."""
+    cache = ReadCache(tmp_path / "c", 100)
+    wanted = StoredObject("k", *sha256_of(b"x"))
+    settle(kept(cache, b"x"))
+    assert cache.find(wanted)
+    monkeypatch.setattr(hashlib, "file_digest", None)
+    assert cache.find(wanted)
+    assert cache.find(wanted)
 
 
 def test_what_killed_downloads_left_is_removed_after_a_day(tmp_path):
