@@ -1,24 +1,40 @@
-"""Truncated SVD of a base weight, exact, with its energy measured (Eq. 1-2).
+"""Truncated SVD of a base weight, exact to rounding, with its energy measured (Eq. 1-2).
 
-The eigenvectors of the smaller Gram matrix are one side of the SVD; the other
-side is one product away. On real weights (192 x 576 to 2048 x 640) and up to 8960 x 1536
-that takes 0.6 to 0.85 of a full SVD's time on two cores, and as long on a
-square 576 x 576. It squares the condition number, so the Gram matrix is formed
-in float64 and the recovered side is tested; where the test fails the full SVD
-is taken.
+The eigenvectors of the smaller Gram matrix are one side of the SVD; the other side is one
+product away. A Gram matrix squares the condition number, so what comes out is tested and the
+next, slower way is taken where the test fails:
+
+1. few of many triples of a float32 weight: leading eigenvectors of the Gram matrix in float32, then
+   a Rayleigh-Ritz step on `W V` in float64; tested by the residual `W^T u - s v` of every triple;
+2. the same from the Gram matrix in float64, where one direction towers over the others;
+3. all eigenvectors of the Gram matrix in float64; tested by the orthonormality of the recovered side;
+4. the full SVD.
+
+Besides the weight and the result a few `d x 1.5 rank` blocks and one Gram matrix are held.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from cross_lora_core.algebra.factors import SpectralFactors, working_dtype
+from cross_lora_core.algebra.leading import block_width, leading_basis, missed_share
 
 __all__ = ["factorize"]
 
 ORTHONORMALITY = 1e-4
 """Largest entry of |Q^T Q - I| accepted of the side that was recovered by a product."""
+MISSED = 1e-5
+"""Largest estimated share of the wanted subspace that the first way may miss."""
+SMALL = 512
+"""Width of a Gram matrix up to which all its eigenvectors are taken."""
+_ROWS = 2048
+"""Rows converted to float64 at a time."""
+
+_Triples = tuple[Tensor, Tensor, Tensor]
 
 
 def factorize(weight: Tensor, rank: int) -> SpectralFactors:
@@ -38,10 +54,10 @@ def factorize(weight: Tensor, rank: int) -> SpectralFactors:
     """
     _check(weight, rank)
     dense = weight.to(working_dtype(weight)).contiguous()
-    total = float(dense.double().square().sum())
+    total = _squared_norm(dense)
     if total == 0.0:
         return _zero(dense)
-    U, S, Vh = _by_gram(dense, rank) or _by_full_svd(dense, rank)
+    U, S, Vh = _triples(dense, rank)
     keep = _numerical_rank(S, dense)
     U, Vh = _fix_signs(U[:, :keep], Vh[:keep])
     energy = min(1.0, float(S[:keep].double().square().sum()) / total)
@@ -53,8 +69,17 @@ def _check(weight: Tensor, rank: int) -> None:
         raise ValueError(f"expected a matrix, got shape {list(weight.shape)}")
     if rank < 1:
         raise ValueError(f"expected a rank of at least 1, got {rank}")
-    if not bool(torch.isfinite(weight).all()):
+    if not all(bool(torch.isfinite(block).all()) for block in torch.split(weight, _ROWS)):
         raise ValueError("expected finite entries, got NaN or infinity in the weight")
+
+
+def _squared_norm(dense: Tensor) -> float:
+    return sum(float(block.square().sum()) for block in _in_double(dense))
+
+
+def _in_double(matrix: Tensor) -> Iterator[Tensor]:
+    """The rows of a matrix in float64, some at a time."""
+    return (block.double() for block in torch.split(matrix, _ROWS))
 
 
 def _zero(dense: Tensor) -> SpectralFactors:
@@ -63,24 +88,69 @@ def _zero(dense: Tensor) -> SpectralFactors:
     return SpectralFactors(U, dense.new_zeros(1), Vh, 1.0)
 
 
-def _by_gram(dense: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Triples by the eigenvectors of the smaller Gram matrix; None if the other side is not orthonormal."""
+def _triples(dense: Tensor, rank: int) -> _Triples:
     tall = dense if dense.shape[0] >= dense.shape[1] else dense.T
-    double = tall.double()
-    _, vectors = torch.linalg.eigh(double.T @ double)
-    right = vectors.flip(1)[:, : min(rank, vectors.shape[1])]
-    image = double @ right
-    S = torch.linalg.vector_norm(image, dim=0)
-    keep = int((S > S.max() * _tolerance(dense)).sum())
-    left = image[:, :keep] / S[:keep]
-    gram = left.T @ left
-    if float((gram - torch.eye(keep, dtype=gram.dtype, device=gram.device)).abs().max()) > ORTHONORMALITY:
-        return None
-    left, S, right = left.to(dense.dtype), S[:keep].to(dense.dtype), right[:, :keep].to(dense.dtype)
+    found = _by_leading_vectors(tall, rank) or _by_gram(tall, rank)
+    if found is None:
+        return _by_full_svd(dense, rank)
+    left, S, right = (one.to(dense.dtype) for one in found)
     return (left, S, right.T) if tall is dense else (right, S, left.T)
 
 
-def _by_full_svd(dense: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def _by_leading_vectors(tall: Tensor, rank: int) -> _Triples | None:
+    """Triples (left, S, right) by a filtered iteration; None where it does not pay, or misses too much."""
+    width = tall.shape[1]
+    if tall.dtype != torch.float32 or width <= SMALL or 2 * block_width(rank) > width:
+        return None
+    return _from_gram(tall, tall.T @ tall, rank) or _from_gram(tall, _gram(tall), rank)
+
+
+def _from_gram(tall: Tensor, gram: Tensor, rank: int) -> _Triples | None:
+    basis = leading_basis(gram, rank)
+    return None if basis is None else _refined(tall, basis.to(tall.dtype), rank)
+
+
+def _refined(tall: Tensor, basis: Tensor, rank: int) -> _Triples | None:
+    """The best triples inside a span of right vectors; None if they are none of the weight's."""
+    image = tall @ basis
+    values, turn = torch.linalg.eigh(_gram(image))
+    values, turn = values.flip(0).clamp_min(0.0), turn.flip(1)[:, :rank]
+    S = values[:rank].sqrt()
+    if int((S > S[0] * _tolerance(tall)).sum()) < rank:
+        return None
+    left = image @ (turn / S).to(image.dtype)
+    right = basis @ turn.to(basis.dtype)
+    residual = (tall.T @ left - right * S.to(right.dtype)) * S.to(right.dtype)
+    missed = missed_share(residual, values, rank)
+    return (left, S, right) if missed <= MISSED and _is_orthonormal(left) else None
+
+
+def _by_gram(tall: Tensor, rank: int) -> _Triples | None:
+    """Triples (left, S, right) by all eigenvectors in float64; None if the other side is not orthonormal."""
+    _, vectors = torch.linalg.eigh(_gram(tall))
+    right = vectors.flip(1)[:, :rank]
+    image = torch.cat([block @ right for block in _in_double(tall)])
+    S = torch.linalg.vector_norm(image, dim=0)
+    keep = int((S > S.max() * _tolerance(tall)).sum())
+    left = image[:, :keep] / S[:keep]
+    return (left, S[:keep], right[:, :keep]) if _is_orthonormal(left) else None
+
+
+def _gram(matrix: Tensor) -> Tensor:
+    """`M^T M` in float64, some rows at a time."""
+    width = matrix.shape[1]
+    result = torch.zeros(width, width, dtype=torch.float64, device=matrix.device)
+    for block in _in_double(matrix):
+        result.addmm_(block.T, block)
+    return result
+
+
+def _is_orthonormal(columns: Tensor) -> bool:
+    gram = _gram(columns)
+    return float((gram - torch.eye(len(gram)).to(gram)).abs().max()) <= ORTHONORMALITY
+
+
+def _by_full_svd(dense: Tensor, rank: int) -> _Triples:
     U, S, Vh = torch.linalg.svd(dense, full_matrices=False)
     return U[:, :rank], S[:rank], Vh[:rank]
 

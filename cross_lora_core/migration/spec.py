@@ -25,6 +25,9 @@ __all__ = [
 ALGORITHM_VERSION = 1
 """Raised whenever the same inputs would give other numbers, so that old stored results are not reused."""
 
+FACTORS_VERSION = 2
+"""Raised whenever the same weight would give other factors."""
+
 EFFECT_VERSION = 2
 """Raised whenever method `effect` would give other numbers."""
 
@@ -62,7 +65,7 @@ class FactorSpec:
     @property
     def key(self) -> str:
         """Readable path segment of this spec in the store."""
-        return f"v{ALGORITHM_VERSION}-r{self.rank}-{'folded' if self.folded else 'plain'}"
+        return f"v{FACTORS_VERSION}-r{self.rank}-{'folded' if self.folded else 'plain'}"
 
 
 @dataclass(frozen=True)
@@ -220,7 +223,7 @@ class TransferSpec:
         """Digest of what decides the projected factors (not of how they are written)."""
         relevant: dict[str, object] = {"method": self.method, "version": ALGORITHM_VERSION}
         if self.needs.factors:
-            relevant |= {"rank": self.rank}
+            relevant |= {"rank": self.rank, "factors": FACTORS_VERSION}
         if self.needs.probes:
             relevant |= {"fit": EFFECT_VERSION, "rank": self.fit_rank, "probes": asdict(self.probes)}
             relevant |= {"streams": asdict(self.streams)}
@@ -244,4 +247,6 @@ class TransferSpec:
             del fields["training"]
         if self.begins_with is Method.EFFECT:
             del fields["begins_with"]
+        if self.needs.factors:
+            fields["factors"] = FACTORS_VERSION
         return content_digest(fields)

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cross_lora_core.algebra import factorize, principal_angles, subspace_capture
+from cross_lora_core.algebra.svd import _by_leading_vectors
 from tests.support.oracle import projector, truncated
-from tests.support.spectra import slowly_decaying, with_spectrum
+from tests.support.spectra import generator, slowly_decaying, with_spectrum
 from tests.support.tolerances import ORTHONORMAL, assert_close
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 45), st.integers(0, 10_000))
@@ -107,6 +108,66 @@ def test_falls_back_to_the_full_svd_when_the_gram_is_not_good_enough(monkeypatch
     monkeypatch.setattr("cross_lora_core.algebra.svd.ORTHONORMALITY", 0.0)
     weight = slowly_decaying(30, 20, seed=4)
     assert_close(rebuilt(factorize(weight, 7)), truncated(weight, 7))
+
+
+def few_of_many(spectrum: torch.Tensor, shape=(700, 600), rank=60):
+    """A float32 weight whose factors are wanted by the iteration, and its true triples."""
+    weight = with_spectrum(*shape, spectrum, 6).float()
+    U, S, Vh = torch.linalg.svd(weight.double(), full_matrices=False)
+    return weight, rank, (U[:, :rank], S[:rank], Vh[:rank])
+
+
+SPECTRA = {
+    "like a real weight": torch.linspace(1.0, 0.2, 600) ** 1.5,
+    "nearly flat": torch.linspace(1.0, 0.8, 600),
+    "one direction towers": torch.cat([torch.tensor([300.0]), torch.linspace(1.0, 0.2, 599)]),
+    "falls by five decades": torch.logspace(0, -5, 600),
+}
+
+
+@pytest.mark.parametrize("shape", [(700, 600), (600, 700), (600, 600)])
+@pytest.mark.parametrize("spectrum", SPECTRA.values(), ids=SPECTRA)
+def test_few_of_many_are_the_true_ones_without_all_eigenvectors(monkeypatch, spectrum, shape):
+    monkeypatch.setattr("cross_lora_core.algebra.svd._by_gram", None)
+    weight, rank, (U, S, Vh) = few_of_many(spectrum, shape)
+    factors = factorize(weight, rank)
+    assert subspace_capture(factors.U, U) > 0.99999
+    assert subspace_capture(factors.Vh.T, Vh.T) > 0.99999
+    assert torch.allclose(factors.S.double(), S, rtol=1e-4)
+    eye = torch.eye(rank)
+    assert torch.allclose(factors.U.T @ factors.U, eye, atol=ORTHONORMAL)
+    assert torch.allclose(factors.Vh @ factors.Vh.T, eye, atol=ORTHONORMAL)
+
+
+UNDECIDED = {
+    "equal values on both sides of the cut": torch.cat([torch.full((40,), 2.0), torch.full((560,), 1.0)]),
+    "ends inside the block": torch.linspace(1.0, 0.5, 70),
+    "wanted ones below rounding of the Gram matrix": torch.logspace(0, -5, 60),
+}
+
+
+@pytest.mark.parametrize("spectrum", UNDECIDED.values(), ids=UNDECIDED)
+def test_what_the_iteration_cannot_tell_is_left_to_all_eigenvectors(spectrum):
+    weight, rank, (_, S, _) = few_of_many(spectrum)
+    assert _by_leading_vectors(weight, rank) is None
+    factors = factorize(weight, rank)
+    assert torch.allclose(factors.S.double(), S[: factors.rank], rtol=1e-3, atol=1e-6)
+    assert torch.allclose(factors.Vh @ factors.Vh.T, torch.eye(factors.rank), atol=ORTHONORMAL)
+
+
+def test_a_basis_that_misses_too_much_is_not_taken(monkeypatch):
+    weight, rank, (U, _, _) = few_of_many(SPECTRA["like a real weight"])
+    blind = torch.linalg.qr(torch.randn(600, 90, generator=generator(3))).Q
+    monkeypatch.setattr("cross_lora_core.algebra.svd.leading_basis", lambda *_: blind)
+    assert _by_leading_vectors(weight, rank) is None
+    assert subspace_capture(factorize(weight, rank).U, U) > 0.99999
+
+
+def test_the_same_weight_gives_the_same_factors():
+    weight, rank, _ = few_of_many(SPECTRA["like a real weight"])
+    first, second = factorize(weight, rank), factorize(weight.clone(), rank)
+    assert torch.equal(first.U, second.U)
+    assert torch.equal(first.Vh, second.Vh)
 
 
 @pytest.mark.parametrize(
