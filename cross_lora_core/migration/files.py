@@ -7,7 +7,7 @@ travel in the header as JSON, so that one object holds all there is to know.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from cross_lora_core.algebra import Alignment, CentredMoments, LoraFactors, Spec
 from cross_lora_core.errors import ObjectCorrupted
 from cross_lora_core.migration.layers import ModuleFactors, ModuleMeasure, Projected
 from cross_lora_core.migration.maps import MapFit, ModuleMaps, input_site
+from cross_lora_core.migration.tensor_file import write_tensors
 from cross_lora_core.models import Role
 
 __all__ = [
@@ -94,23 +95,28 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def write_factors(path: Path, factors: Mapping[_Key, ModuleFactors]) -> None:
-    """Write the factors of a layer group."""
-    tensors: dict[str, Tensor] = {}
-    for (layer, role), one in factors.items():
-        parts = {
-            "U": one.spectral.U,
-            "S": one.spectral.S,
-            "Vh": one.spectral.Vh,
-            "input_gain": one.input_gain,
-            "output_gain": one.output_gain,
-        }
-        tensors |= {f"{layer}.{role}.{part}": value for part, value in parts.items() if value is not None}
-    numbers = {
-        f"{layer}.{role}": {"energy": one.spectral.energy, "weight_norm": one.weight_norm}
-        for (layer, role), one in factors.items()
+def write_factors(path: Path, factors: Iterable[tuple[_Key, ModuleFactors]]) -> None:
+    """Write the factors of a layer group, module by module as they come."""
+    numbers: dict[str, dict[str, float]] = {}
+
+    def parts() -> Iterator[tuple[str, Tensor]]:
+        for (layer, role), one in factors:
+            numbers[f"{layer}.{role}"] = {"energy": one.spectral.energy, "weight_norm": one.weight_norm}
+            for part, value in _parts_of(one).items():
+                if value is not None:
+                    yield f"{layer}.{role}.{part}", value
+
+    write_tensors(path, parts(), lambda: {"numbers": json.dumps(numbers, sort_keys=True)})
+
+
+def _parts_of(one: ModuleFactors) -> dict[str, Tensor | None]:
+    return {
+        "U": one.spectral.U,
+        "S": one.spectral.S,
+        "Vh": one.spectral.Vh,
+        "input_gain": one.input_gain,
+        "output_gain": one.output_gain,
     }
-    _write(path, tensors, numbers)
 
 
 def read_factors(file: GroupFile, layer: int, role: Role) -> ModuleFactors:
@@ -120,13 +126,14 @@ def read_factors(file: GroupFile, layer: int, role: Role) -> ModuleFactors:
     return ModuleFactors(spectral, parts.get("input_gain"), parts.get("output_gain"), numbers["weight_norm"])
 
 
-def write_alignments(path: Path, alignments: Mapping[_Key, Alignment]) -> None:
-    """Write the alignments of a layer group."""
-    tensors = {}
-    for (layer, role), one in alignments.items():
-        tensors[f"{layer}.{role}.output"] = one.output
-        tensors[f"{layer}.{role}.input"] = one.input
-    _write(path, tensors, {})
+def write_alignments(path: Path, alignments: Iterable[tuple[_Key, Alignment]]) -> None:
+    """Write the alignments of a layer group, module by module as they come."""
+    tensors = (
+        (f"{layer}.{role}.{part}", value)
+        for (layer, role), one in alignments
+        for part, value in (("output", one.output), ("input", one.input))
+    )
+    write_tensors(path, tensors, dict)
 
 
 def read_alignment(file: GroupFile, layer: int, role: Role) -> Alignment:

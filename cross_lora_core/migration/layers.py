@@ -6,7 +6,7 @@ instead of files, so that it knows nothing of stores and tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -103,13 +103,11 @@ class Projected:
 
 def factorize_layers(
     base: BaseModel, layers: Iterable[int], spec: FactorSpec, device: torch.device
-) -> dict[tuple[int, Role], ModuleFactors]:
-    """Truncated SVD (Eq. 1-2) of every weight of some layers; one weight in memory at a time."""
-    return {
-        (layer, role): _factorize_module(base, layer, role, spec, device)
-        for layer in layers
-        for role in base.roles
-    }
+) -> Iterator[tuple[tuple[int, Role], ModuleFactors]]:
+    """Truncated SVD (Eq. 1-2) of every weight of some layers, one after another as they are asked for."""
+    for layer in layers:
+        for role in base.roles:
+            yield (layer, role), _factorize_module(base, layer, role, spec, device)
 
 
 def _factorize_module(
@@ -139,14 +137,15 @@ def align_landings(
     source: Callable[[int, Role], ModuleFactors],
     target: Callable[[int, Role], ModuleFactors],
     anchor: tuple[Tensor, Tensor] | None,
-) -> dict[tuple[int, Role], Alignment]:
-    """Orthogonal maps between the singular bases of each pair of mapped modules (Eq. 3-6)."""
-    return {
-        (one.target_layer, one.role): _align_module(
-            one.role, source(one.source_layer, one.role), target(one.target_layer, one.role), anchor
+) -> Iterator[tuple[tuple[int, Role], Alignment]]:
+    """Orthogonal maps between the singular bases of each pair of mapped modules (Eq. 3-6), one by one."""
+    for one in landings:
+        yield (
+            (one.target_layer, one.role),
+            _align_module(
+                one.role, source(one.source_layer, one.role), target(one.target_layer, one.role), anchor
+            ),
         )
-        for one in landings
-    }
 
 
 def _align_module(

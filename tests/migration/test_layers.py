@@ -70,8 +70,8 @@ def test_a_rewritten_model_gets_the_adapter_that_makes_it_answer_the_same(tmp_pa
 def test_files_keep_what_was_computed(tmp_path):
     source = open_base(build_pico("gemma2", tmp_path / "old"))
     target = open_base(build_pico("llama", tmp_path / "new", width=40, seed=1))
-    ours = factorize_layers(source, range(2), FactorSpec(6, True), CPU)
-    write_factors(tmp_path / "factors", ours)
+    ours = dict(factorize_layers(source, range(2), FactorSpec(6, True), CPU))
+    write_factors(tmp_path / "factors", ours.items())
     file = GroupFile(tmp_path / "factors", CPU)
     for key, one in ours.items():
         again = read_factors(file, *key)
@@ -87,10 +87,9 @@ def test_files_keep_what_was_computed(tmp_path):
     for key, one in read_projections(tmp_path / "projections").items():
         assert one.measure == projected[key].measure
         assert_close(dense(one.update), dense(projected[key].update), torch.float32)
-    maps = align_landings(
-        [Landing(0, 1, Role.q)], lambda *k: ours[k], lambda *k: ours[k], anchor_rows(source, source)
-    )
-    write_alignments(tmp_path / "maps", maps)
+    anchor = anchor_rows(source, source)
+    maps = dict(align_landings([Landing(0, 1, Role.q)], lambda *k: ours[k], lambda *k: ours[k], anchor))
+    write_alignments(tmp_path / "maps", maps.items())
     assert torch.equal(
         read_alignment(GroupFile(tmp_path / "maps", CPU), 0, Role.q).input, maps[0, Role.q].input
     )
@@ -105,7 +104,7 @@ def test_a_file_without_the_module_says_so(tmp_path):
 
 def test_plain_factors_are_of_the_weight_itself(tmp_path):
     source = open_base(build_pico("llama", tmp_path / "old"))
-    one = factorize_layers(source, [0], FactorSpec(320, False), CPU)[0, Role.q]
+    one = dict(factorize_layers(source, [0], FactorSpec(320, False), CPU))[0, Role.q]
     rebuilt = (one.spectral.U * one.spectral.S) @ one.spectral.Vh
     assert_close(rebuilt, source.read_weight(0, Role.q), torch.float32)
     assert one.input_gain is None

@@ -71,10 +71,11 @@ def _order(name: str, tensor: torch.Tensor, seed: int) -> torch.Tensor:
 
 def project(source: BaseModel, target: BaseModel, updates) -> dict[tuple[int, Role], Projected]:
     """Factorize, align and project at full rank, as the flow does."""
-    ours = factorize_layers(source, range(source.layers), SPEC.factors, CPU)
-    theirs = factorize_layers(target, range(target.layers), SPEC.factors, CPU)
+    ours = dict(factorize_layers(source, range(source.layers), SPEC.factors, CPU))
+    theirs = dict(factorize_layers(target, range(target.layers), SPEC.factors, CPU))
     landings = [Landing(layer, layer, role) for layer, role in updates]
-    maps = align_landings(landings, lambda *k: ours[k], lambda *k: theirs[k], anchor_rows(source, target))
+    anchor = anchor_rows(source, target)
+    maps = dict(align_landings(landings, lambda *k: ours[k], lambda *k: theirs[k], anchor))
     return project_landings(
         landings, updates, target.linear, lambda *k: ours[k], lambda *k: theirs[k], lambda *k: maps[k], SPEC
     )

@@ -1,0 +1,66 @@
+"""A safetensors file written one tensor after another, so that only one of them is in memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["write_tensors"]
+
+_DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
+_COPY_BYTES = 1 << 20
+
+
+def write_tensors(
+    path: Path, tensors: Iterable[tuple[str, Tensor]], metadata: Callable[[], Mapping[str, str]]
+) -> None:
+    """Write tensors as they come; the file is there when all have come.
+
+    The header stands first in the file and is known last, so the tensors wait beside it, on the same
+    disk, and are copied behind it.
+
+    Args:
+        path: of the file.
+        tensors: unique names and tensors of any device and layout; taken one at a time.
+        metadata: asked for when the last tensor was written.
+
+    Raises:
+        ValueError: a name came twice.
+        KeyError: a dtype that is not floating.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    entries: dict[str, Any] = {}
+    with tempfile.TemporaryFile(dir=path.parent) as data:
+        for name, tensor in tensors:
+            if name in entries:
+                raise ValueError(f"expected every tensor once, got {name} again")
+            entries[name] = _append(data, tensor)
+        data.seek(0)
+        with path.open("wb") as file:
+            file.write(_header({"__metadata__": dict(metadata()), **entries}))
+            shutil.copyfileobj(data, file, _COPY_BYTES)
+
+
+def _append(data: IO[bytes], tensor: Tensor) -> dict[str, Any]:
+    start = data.tell()
+    plain = tensor.detach().to("cpu").contiguous()
+    data.write(plain.view(-1).view(torch.uint8).numpy().data)
+    return {
+        "dtype": _DTYPES[tensor.dtype],
+        "shape": list(tensor.shape),
+        "data_offsets": [start, data.tell()],
+    }
+
+
+def _header(content: Mapping[str, Any]) -> bytes:
+    """Its length in 8 bytes, then JSON, padded so that the tensors begin at a multiple of 8."""
+    text = json.dumps(content, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
