@@ -13,7 +13,7 @@ from cross_lora_core.algebra.alignment import Alignment, align, polar
 from cross_lora_core.algebra.baselines import copy, interpolate, random_like, zero
 from cross_lora_core.algebra.centred import CentredMoments
 from cross_lora_core.algebra.correlations import Correlations
-from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors
+from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors, working_dtype
 from cross_lora_core.algebra.fused import select_rows, stack_outputs
 from cross_lora_core.algebra.gains import fold_gains, fold_weight, unfold_gains
 from cross_lora_core.algebra.matching import match_greedily
@@ -74,5 +74,6 @@ __all__ = [
     "subspace_capture",
     "truncation_loss",
     "unfold_gains",
+    "working_dtype",
     "zero",
 ]
