@@ -117,7 +117,7 @@ def _refuse_nonfinite(tensors: Mapping[str, Tensor], folder: Folder) -> None:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether every number is; only where their sum is not are they looked at one by one, which takes longer."""
+    """Whether every number is; they are looked at one by one, which takes longer, where their sum is not."""
     total = tensor.sum(dtype=working_dtype(tensor))
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
 
@@ -201,6 +201,6 @@ def _digest(modules: tuple[LoraModule, ...]) -> str:
         update = one.update
         head = [one.path, list(update.lora_A.shape), list(update.lora_B.shape), repr(update.scaling)]
         digest.update(repr(head).encode())
-        digest.update(update.lora_A.contiguous().numpy())
-        digest.update(update.lora_B.contiguous().numpy())
+        digest.update(update.lora_A.contiguous().numpy().data)
+        digest.update(update.lora_B.contiguous().numpy().data)
     return digest.hexdigest()

@@ -30,7 +30,14 @@ from cross_lora_core.algebra.rank import balance, rerank, singular_values, trunc
 from cross_lora_core.algebra.reduced_rank import reduced_rank_ridge
 from cross_lora_core.algebra.ridge import Moments, RidgeChoice, choose_ridge, held_out_error, ridge_map
 from cross_lora_core.algebra.svd import factorize
-from cross_lora_core.algebra.transport import WidthMismatch, cross_lora, subspace, subspace_and_null
+from cross_lora_core.algebra.transport import (
+    WidthMismatch,
+    coordinates,
+    cross_lora,
+    from_coordinates,
+    subspace,
+    subspace_and_null,
+)
 from cross_lora_core.algebra.writers import FittedUpdate, fit_writer
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "align",
     "balance",
     "choose_ridge",
+    "coordinates",
     "copy",
     "cosine",
     "cross_lora",
@@ -54,6 +62,7 @@ __all__ = [
     "fold_gains",
     "fold_weight",
     "frobenius_norm",
+    "from_coordinates",
     "held_out_error",
     "inner_product",
     "interpolate",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors
+from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors, working_dtype
+from cross_lora_core.algebra.transport import coordinates
 
 __all__ = [
     "cosine",
@@ -17,6 +20,12 @@ __all__ = [
     "subspace_capture",
 ]
 
+CANCELLED = 0.1
+"""A product of Gram matrices below this share of the product of their norms has lost digits."""
+
+SMALLEST, LARGEST = 1e-20, 1e30
+"""Norms of Gram matrices that float32 holds with room on both sides."""
+
 
 def inner_product(first: LoraFactors, second: LoraFactors) -> float:
     """`<delta_1, delta_2>_F = tr((A_1 A_2^T)^T (B_1^T B_2))`, both of the same shape."""
@@ -26,10 +35,26 @@ def inner_product(first: LoraFactors, second: LoraFactors) -> float:
 
 
 def frobenius_norm(update: LoraFactors) -> float:
-    """`||delta||_F`, by way of small triangular factors, so that nothing cancels."""
+    """`||delta||_F`, by Gram matrices of the factors, or by triangular factors where those would cancel."""
+    squared = _norm_by_grams(update)
+    norm = _norm_by_qr(update) if squared is None else math.sqrt(squared)
+    return abs(update.scaling) * norm
+
+
+def _norm_by_grams(update: LoraFactors) -> float | None:
+    """`||B A||_F^2 = <B^T B, A A^T>`; None where rounding could reach its sixth digit."""
+    lora_A, lora_B = (one.to(working_dtype(one)) for one in (update.lora_A, update.lora_B))
+    inputs, outputs = (lora_A @ lora_A.T).double(), (lora_B.T @ lora_B).double()
+    squared = float((inputs * outputs).sum())
+    sizes = float(torch.linalg.vector_norm(inputs)), float(torch.linalg.vector_norm(outputs))
+    safe = all(SMALLEST < size < LARGEST for size in sizes) and squared > CANCELLED * sizes[0] * sizes[1]
+    return squared if safe else None
+
+
+def _norm_by_qr(update: LoraFactors) -> float:
     R_B = torch.linalg.qr(update.lora_B.double(), mode="r").R
     R_A = torch.linalg.qr(update.lora_A.T.double(), mode="r").R
-    return abs(update.scaling) * float(torch.linalg.matrix_norm(R_B @ R_A.T))
+    return float(torch.linalg.matrix_norm(R_B @ R_A.T))
 
 
 def cosine(first: LoraFactors, second: LoraFactors) -> float:
@@ -38,15 +63,21 @@ def cosine(first: LoraFactors, second: LoraFactors) -> float:
     return inner_product(first, second) / norms if norms > 0 else 0.0
 
 
-def retained_energy(update: LoraFactors, factors: SpectralFactors) -> float:
-    """Share of `||delta||_F^2` inside `span(U) x span(V)`; 1 for a zero update, which loses nothing."""
+def retained_energy(
+    update: LoraFactors, factors: SpectralFactors, inside: LoraFactors | None = None
+) -> float:
+    """Share of `||delta||_F^2` inside `span(U) x span(V)`; 1 for a zero update, which loses nothing.
+
+    Args:
+        update: of the weight.
+        factors: of the weight.
+        inside: the update's `coordinates` in the factors, where they were computed already.
+    """
     total = frobenius_norm(update) ** 2
     if total == 0:
         return 1.0
-    inside = LoraFactors(
-        update.lora_A @ factors.Vh.T.to(update.lora_A), factors.U.T.to(update.lora_B) @ update.lora_B
-    )
-    return min(1.0, (frobenius_norm(inside) * abs(update.scaling)) ** 2 / total)
+    inside = inside or coordinates(update, factors)
+    return min(1.0, frobenius_norm(inside) ** 2 / total)
 
 
 def principal_angles(first: Tensor, second: Tensor) -> Tensor:

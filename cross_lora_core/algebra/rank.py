@@ -55,7 +55,9 @@ def truncation_loss(update: LoraFactors, rank: int) -> float:
 def balance(update: LoraFactors) -> LoraFactors:
     """The same product with `||A||_F = ||B||_F` and scaling 1: both factors safe in float16."""
     plain = update.folded()
-    norm_A, norm_B = (float(torch.linalg.matrix_norm(one.double())) for one in (plain.lora_A, plain.lora_B))
+    norm_A, norm_B = (
+        float(torch.linalg.vector_norm(one, dtype=torch.float64)) for one in (plain.lora_A, plain.lora_B)
+    )
     if norm_A == 0 or norm_B == 0:
         return plain
     share = (norm_B / norm_A) ** 0.5

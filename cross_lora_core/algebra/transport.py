@@ -16,7 +16,14 @@ from torch import Tensor
 from cross_lora_core.algebra.alignment import Alignment
 from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors
 
-__all__ = ["WidthMismatch", "cross_lora", "subspace", "subspace_and_null"]
+__all__ = [
+    "WidthMismatch",
+    "coordinates",
+    "cross_lora",
+    "from_coordinates",
+    "subspace",
+    "subspace_and_null",
+]
 
 
 class WidthMismatch(ValueError):
@@ -46,10 +53,25 @@ def cross_lora(
     Raises:
         WidthMismatch: the update does not fit the source weight.
     """
-    require_widths(update, source.U.shape[0], source.Vh.shape[1])
+    return from_coordinates(coordinates(update, source), target, alignment)
+
+
+def coordinates(update: LoraFactors, factors: SpectralFactors) -> LoraFactors:
+    """`U^T delta V` as factors [r, k] and [k, r] with scaling 1: all of it that a weight's factors see.
+
+    Raises:
+        WidthMismatch: the update does not fit the weight.
+    """
+    require_widths(update, factors.U.shape[0], factors.Vh.shape[1])
     plain = update.folded()
-    lora_B = target.U @ (alignment.output @ (source.U.T @ plain.lora_B))
-    lora_A = ((plain.lora_A @ source.Vh.T) @ alignment.input.T) @ target.Vh
+    Vh, U = factors.Vh.to(plain.lora_A), factors.U.to(plain.lora_B)
+    return LoraFactors(plain.lora_A @ Vh.T, U.T @ plain.lora_B)
+
+
+def from_coordinates(inside: LoraFactors, target: SpectralFactors, alignment: Alignment) -> LoraFactors:
+    """The update of the target weight whose coordinates in the source's factors were `inside`."""
+    lora_B = target.U @ (alignment.output @ inside.lora_B)
+    lora_A = (inside.lora_A @ alignment.input.T) @ target.Vh
     return LoraFactors(lora_A, lora_B)
 
 

@@ -7,6 +7,7 @@ travel in the header as JSON, so that one object holds all there is to know.
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +44,9 @@ _Key = tuple[int, Role]
 
 
 class GroupFile:
-    """One stored layer group, opened for reading modules one at a time.
+    """One stored layer group, opened once for reading modules one at a time.
+
+    On the CPU tensors are views of the mapped file, which stays mapped while one of them is held.
 
     Raises:
         ObjectCorrupted: a module that should be in the file is not.
@@ -52,25 +55,28 @@ class GroupFile:
     def __init__(self, path: Path, device: torch.device) -> None:
         self._path = path
         self._device = device
-        with safe_open(path, framework="pt") as opened:
-            self._names = frozenset(opened.keys())
-            self.numbers: dict[str, dict[str, Any]] = json.loads(
-                (opened.metadata() or {}).get("numbers", "{}")
-            )
+        self._opened = _open(path)
+        self._parts: dict[str, list[str]] = defaultdict(list)
+        for name in self._opened.keys():  # noqa: SIM118  it is no mapping
+            self._parts[name.rpartition(".")[0]].append(name)
+        told = (self._opened.metadata() or {}).get("numbers", "{}")
+        self.numbers: dict[str, dict[str, Any]] = json.loads(told)
 
     def tensors(self, layer: int, role: Role) -> dict[str, Tensor]:
         """All parts of one module, by part name."""
-        prefix = f"{layer}.{role}."
-        wanted = [name for name in self._names if name.startswith(prefix)]
+        wanted = self._parts.get(f"{layer}.{role}")
         if not wanted:
             raise ObjectCorrupted(
                 f"tensors of layer {layer}, role {role}",
-                f"{len(self._names)} other tensors",
+                f"{len(self._parts)} other modules",
                 str(self._path),
                 "Delete this object and run the migration again; it is computed anew.",
             )
-        with safe_open(self._path, framework="pt") as opened:
-            return {name.removeprefix(prefix): opened.get_tensor(name).to(self._device) for name in wanted}
+        return {name.rpartition(".")[2]: self._opened.get_tensor(name).to(self._device) for name in wanted}
+
+
+def _open(path: Path) -> Any:
+    return safe_open(path, framework="pt")
 
 
 def _write(

@@ -188,19 +188,44 @@ def project_landings(
         ours = source(one.source_layer, one.role) if source else None
         theirs = target(one.target_layer, one.role) if target else None
         pairs = alignment(one.target_layer, one.role) if alignment else None
+        inside = _Inside.of(update, ours) if ours else None
         linear = target_linear(one.target_layer, one.role)
         if maps:
             moved = carry(update, maps(one.target_layer, one.role))
         else:
-            moved = _move(update, (linear.d_out, linear.d_in), ours, theirs, pairs, spec.method)
-        result[one.target_layer, one.role] = Projected(moved, _measure(one, update, moved, ours, theirs))
+            moved = _move(update, (linear.d_out, linear.d_in), inside, theirs, pairs, spec.method)
+        result[one.target_layer, one.role] = Projected(moved, _measure(one, update, moved, inside, theirs))
     return result
+
+
+@dataclass(frozen=True, eq=False)
+class _Inside:
+    """An update as the source's factors see it: what its projection and its measure both need.
+
+    Attributes:
+        source: the factors.
+        folded: the update in the coordinates of the normalised stream.
+        coordinates: of that in the factors.
+    """
+
+    source: ModuleFactors
+    folded: LoraFactors
+    coordinates: LoraFactors
+
+    @classmethod
+    def of(cls, update: LoraFactors, source: ModuleFactors) -> _Inside:
+        folded = algebra.fold_gains(update, source.input_gain, source.output_gain)
+        return cls(source, folded, algebra.coordinates(folded, source.spectral))
+
+    @property
+    def retained_energy(self) -> float:
+        return algebra.retained_energy(self.folded, self.source.spectral, self.coordinates)
 
 
 def _move(
     update: LoraFactors,
     shape: tuple[int, int],
-    source: ModuleFactors | None,
+    inside: _Inside | None,
     target: ModuleFactors | None,
     alignment: Alignment | None,
     method: Method,
@@ -212,12 +237,11 @@ def _move(
     assert target is not None
     if method is Method.SUBSPACE:
         return algebra.subspace(update, target.spectral)
-    assert source is not None
+    assert inside is not None
     if method is Method.SUBSPACE_AND_NULL:
-        return algebra.subspace_and_null(update, source.spectral, target.spectral)
+        return algebra.subspace_and_null(update, inside.source.spectral, target.spectral)
     assert alignment is not None
-    folded = algebra.fold_gains(update, source.input_gain, source.output_gain)
-    moved = algebra.cross_lora(folded, source.spectral, target.spectral, alignment)
+    moved = algebra.from_coordinates(inside.coordinates, target.spectral, alignment)
     return algebra.unfold_gains(moved, target.input_gain, target.output_gain)
 
 
@@ -225,7 +249,7 @@ def _measure(
     landing: Landing,
     update: LoraFactors,
     moved: LoraFactors,
-    source: ModuleFactors | None,
+    inside: _Inside | None,
     target: ModuleFactors | None,
 ) -> ModuleMeasure:
     norm = algebra.frobenius_norm(moved)
@@ -233,15 +257,10 @@ def _measure(
         layer=landing.target_layer,
         role=landing.role,
         source_layer=landing.source_layer,
-        source_energy=source.spectral.energy if source else None,
+        source_energy=inside.source.spectral.energy if inside else None,
         target_energy=target.spectral.energy if target else None,
-        retained_energy=_retained(update, source) if source else None,
+        retained_energy=inside.retained_energy if inside else None,
         source_norm=algebra.frobenius_norm(update),
         norm=norm,
         relative_norm=norm / target.weight_norm if target and target.weight_norm > 0 else None,
     )
-
-
-def _retained(update: LoraFactors, source: ModuleFactors) -> float:
-    folded = algebra.fold_gains(update, source.input_gain, source.output_gain)
-    return algebra.retained_energy(folded, source.spectral)

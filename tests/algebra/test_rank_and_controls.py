@@ -150,3 +150,31 @@ def test_principal_angles_of_known_planes():
 def test_factors_that_do_not_multiply_are_refused(shapes):
     with pytest.raises(ValueError, match="expected lora_A"):
         LoraFactors(torch.zeros(shapes[0]), torch.zeros(shapes[1]))
+
+
+@pytest.mark.parametrize("size", [1e-25, 1e-12, 1.0, 1e18])
+@pytest.mark.parametrize("left", [1.0, 1e-3, 1e-7])
+def test_a_norm_holds_where_columns_cancel_or_numbers_are_far_from_one(size, left):
+    """B has two columns that are alike and A two rows that are opposite, up to a share `left`."""
+    drawn = generator(3)
+    column, row = torch.randn(300, 1, generator=drawn), torch.randn(1, 200, generator=drawn)
+    lora_B = torch.cat([column, column * (1 + left)], dim=1) * size
+    lora_A = torch.cat([row, -row])
+    expected = float((lora_B.double() @ lora_A.double()).norm())
+    assert algebra.frobenius_norm(LoraFactors(lora_A, lora_B, -2.0)) == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_coordinates_that_are_known_give_the_same_transport_and_the_same_share():
+    update = random_update(9, 7, 2, 5, 0.5)
+    weights = (torch.randn(9, 7, generator=generator(seed), dtype=torch.float64) for seed in (1, 2))
+    source, target = (algebra.factorize(weight, 4) for weight in weights)
+    inside = algebra.coordinates(update, source)
+    alignment = algebra.align(source, target)
+    assert_close(
+        dense(algebra.from_coordinates(inside, target, alignment)),
+        dense(algebra.cross_lora(update, source, target, alignment)),
+    )
+    kept = source.U @ (source.U.T @ dense(update) @ source.Vh.T) @ source.Vh
+    share = float((kept.norm() / dense(update).norm()) ** 2)
+    assert algebra.retained_energy(update, source, inside) == pytest.approx(share)
+    assert algebra.retained_energy(update, source) == pytest.approx(share)

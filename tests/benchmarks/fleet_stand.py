@@ -158,9 +158,7 @@ def plan_of(
     folder: Path, sides: tuple[Shape, Shape], adapters: Iterable[AdapterCandidate], rank: int, bytes_: int
 ) -> Plan:
     """The plan a request for `cross-lora` gives, made by the product from the bases of `make_base`."""
-    source, target = (
-        open_base(make_base(folder / one.family, one)) for one in sides
-    )
+    source, target = (open_base(make_base(folder / one.family, one)) for one in sides)
     request = MigrationRequest(source="source", targets=["target"], method="cross-lora", rank=rank)
     return make_plan(source, [target], adapters, TransferSpec.from_request(request), bytes_)
 
