@@ -7,6 +7,7 @@ The default needs no server: a SQLite catalog and a local store under
 from __future__ import annotations
 
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -98,6 +99,16 @@ def load_settings() -> Settings:
     Raises:
         ConfigurationError: a variable has a value that cannot be used; says which.
     """
+    return _read(frozenset(one for one in os.environ.items() if _decides(one[0])))
+
+
+def _decides(variable: str) -> bool:
+    return variable == "HOME" or variable.upper().startswith("CROSS_LORA_")
+
+
+@lru_cache(maxsize=8)
+def _read(_variables: frozenset[tuple[str, str]]) -> Settings:
+    """The settings while these variables stay: tasks ask many times, and reading takes milliseconds."""
     try:
         return Settings()
     except ValidationError as error:

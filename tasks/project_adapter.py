@@ -8,8 +8,6 @@ from pathlib import Path
 import torch
 from prefect import task
 
-from cross_lora_core.adapters import updates_by_role
-from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.migration import (
     BaseRef,
     FactorSource,
@@ -27,9 +25,10 @@ from cross_lora_core.migration import (
 )
 from cross_lora_core.models import LayerGroup, Role
 from cross_lora_core.storage import StoredObject
+from tasks.adapters_in_memory import source_updates
 from tasks.device_slots import DEVICE_TAG, device_slot
 from tasks.group_files import factor_reader
-from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once, read_ref
+from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
 
 __all__ = ["project_group"]
 
@@ -67,7 +66,7 @@ def _project(
     maps = _opened(maps_key(*bounds), device) if spec.needs.maps else None
     return project_landings(
         item.landings_in(group),
-        _source_updates(source, item, device),
+        source_updates(source, item.adapter, device),
         open_ref(item.target).linear,
         factor_reader(factors.source, device),
         factor_reader(factors.target, device),
@@ -79,13 +78,3 @@ def _project(
 
 def _opened(key: str, device: torch.device) -> GroupFile:
     return GroupFile(open_stored().fetch(key), device)
-
-
-def _source_updates(
-    source: BaseRef, item: PlannedItem, device: torch.device
-) -> dict[tuple[int, Role], LoraFactors]:
-    updates = updates_by_role(read_ref(item.adapter), open_ref(source)).updates
-    return {
-        key: LoraFactors(update.lora_A.to(device), update.lora_B.to(device), update.scaling)
-        for key, update in updates.items()
-    }

@@ -24,11 +24,12 @@ from cross_lora_core.migration import (
     read_training,
 )
 from cross_lora_core.models import Role
-from cross_lora_core.storage import MARKER, sha256_of
+from cross_lora_core.storage import MARKER, missing
 from tasks.runtime import TASK_OPTIONS, open_ref, open_stored
 
 __all__ = ["Published", "projected_modules", "publish_adapter"]
 
+_WEIGHTS = "adapter_model.safetensors"
 _TRAINED = (
     "Trained by cross-lora-fleet: another base model with its adapter was distilled into this one, on "
     "strings that the two generated. No user data was read."
@@ -73,8 +74,11 @@ def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
     One that is there already, whole, is neither assembled nor written again.
     """
     prefix = adapter_prefix(plan.source, item.target, item.adapter.name, item.adapter.digest, plan.spec)
-    if open_stored().stat(f"{prefix}/{MARKER}") is None:
+    store = open_stored()
+    if store.stat(f"{prefix}/{MARKER}") is None:
         _assemble(plan, item, prefix)
+    else:
+        store.fetch(f"{prefix}/{_WEIGHTS}")  # verified, as what was just written need not be
     return _published(prefix)
 
 
@@ -105,9 +109,10 @@ def _training(plan: Plan, item: PlannedItem) -> dict[str, Any]:
 def _published(prefix: str) -> Published:
     store = open_stored()
     rank = json.loads(store.get(f"{prefix}/{MARKER}"))["r"]
-    key = f"{prefix}/adapter_model.safetensors"
-    sha256, _ = sha256_of(store.fetch(key))
-    return Published(prefix, store.folder_url(prefix), sha256, rank)
+    weights = store.stat(f"{prefix}/{_WEIGHTS}")
+    if weights is None:
+        raise missing(f"{store.url}/{prefix}/{_WEIGHTS}")
+    return Published(prefix, store.folder_url(prefix), weights.sha256, rank)
 
 
 def _provenance(

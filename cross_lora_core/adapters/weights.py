@@ -68,7 +68,7 @@ def read_tensors(folder: Folder) -> dict[str, Tensor]:
 def _read_safetensors(folder: Folder) -> dict[str, Tensor]:
     try:
         if isinstance(folder, LocalFolder):
-            return dict(load_file(folder.path / _SAFE))
+            return dict(load_file(folder.path / _SAFE, backend="pread"))
         return dict(load(folder.read(_SAFE)))
     except (SafetensorError, OSError, KeyError) as error:
         raise AdapterRefused("a whole safetensors file", str(error), folder.where(_SAFE), _REMEDY) from error

@@ -12,7 +12,7 @@ folder.read("config.json")
 
 from typing import TYPE_CHECKING, Any
 
-from cross_lora_core.storage.base import MARKER, Store, StoredObject, check_key, sha256_of
+from cross_lora_core.storage.base import MARKER, Store, StoredObject, check_key, missing, sha256_of
 from cross_lora_core.storage.folders import (
     Folder,
     LocalFolder,
@@ -41,6 +41,7 @@ __all__ = [
     "absolute_location",
     "check_key",
     "check_location",
+    "missing",
     "open_folder",
     "open_store",
     "read_file",

@@ -1,0 +1,49 @@
+"""Adapters that this process has read: the tasks of an adapter's layer groups share one reading of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+
+from cross_lora_core.adapters import updates_by_role
+from cross_lora_core.algebra import LoraFactors
+from cross_lora_core.migration import AdapterRef, BaseRef
+from cross_lora_core.models import Role
+from tasks.runtime import open_ref, read_ref
+
+__all__ = ["source_updates"]
+
+_KEPT = 2
+"""Adapters: a flow submits one's groups after another's, so that two are under way at a time."""
+
+_TURNS = tuple(threading.Lock() for _ in range(16))
+
+
+def source_updates(
+    source: BaseRef, adapter: AdapterRef, device: torch.device
+) -> Mapping[tuple[int, Role], LoraFactors]:
+    """An adapter's updates by source layer and role, on a device, not to be written to.
+
+    Read once by the first task that asks, checked against the digest that was planned with, and kept in
+    memory of its own: a file that changes later changes nothing.
+
+    Raises:
+        FinalError: its content is not what the migration was planned with.
+        AdapterRefused: as for `read_adapter` and `updates_by_role`.
+    """
+    with _TURNS[hash(adapter) % len(_TURNS)]:  # others that ask for it meanwhile wait for the one reading
+        return _read(source, adapter, device)
+
+
+@lru_cache(maxsize=_KEPT)
+def _read(
+    source: BaseRef, adapter: AdapterRef, device: torch.device
+) -> Mapping[tuple[int, Role], LoraFactors]:
+    updates = updates_by_role(read_ref(adapter), open_ref(source)).updates
+    return {
+        key: LoraFactors(update.lora_A.to(device), update.lora_B.to(device), update.scaling)
+        for key, update in updates.items()
+    }

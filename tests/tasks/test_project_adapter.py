@@ -1,0 +1,130 @@
+"""What projecting adapters reads: a factor file once per task that needs it, an adapter once per process."""
+
+from __future__ import annotations
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+import cross_lora_core.adapters.reading as reading
+import cross_lora_core.migration.files as files
+import tasks.adapters_in_memory as in_memory
+import tasks.runtime as runtime
+from cross_lora_core.errors import FinalError
+from cross_lora_core.migration import (
+    AdapterCandidate,
+    FactorSource,
+    MigrationRequest,
+    Plan,
+    TransferSpec,
+    align_landings,
+    alignment_key,
+    factorize_layers,
+    factors_key,
+    make_plan,
+    write_alignments,
+    write_factors,
+)
+from cross_lora_core.models import open_base
+from tasks.project_adapter import project_group
+from tasks.publish_adapter import publish_adapter
+from tests.support.fleets import make_adapter
+from tests.support.pico_models import build_pico
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """Two adapters from one small base to another of two layer groups, factors and alignments stored."""
+    monkeypatch.setenv("CROSS_LORA_HOME", str(tmp_path / "home"))
+    in_memory._read.cache_clear()
+    source = open_base(build_pico("qwen2", tmp_path / "source"))
+    target = open_base(build_pico("llama", tmp_path / "target", width=40, seed=1))
+    adapters = [
+        AdapterCandidate(
+            f"a{seed}", str(make_adapter(Path(source.location), tmp_path / f"a{seed}", seed=seed))
+        )
+        for seed in (1, 2)
+    ]
+    request = MigrationRequest(source="s", targets=["t"], rank=8, method="cross-lora", anchor="index")
+    plan = make_plan(source, [target], adapters, TransferSpec.from_request(request), group_bytes=2**15)
+    assert len(plan.targets[0].groups) == len(plan.source_groups) == 2
+    _put_what_is_shared(plan)
+    return plan
+
+
+def _put_what_is_shared(plan: Plan) -> None:
+    (target,), spec, kept = plan.targets, plan.spec.factors, {}
+    for base, groups in ((plan.source, plan.source_groups), (target.base, target.groups)):
+        for group in groups:
+            found = factorize_layers(open_base(base.location), group.layers, spec, CPU)
+            kept |= {(base.name, *key): one for key, one in found.items()}
+            key = factors_key(base.digest, spec, group.first, group.last)
+            runtime.put_once(key, lambda path, found=found: write_factors(path, found))
+    for group in target.groups:
+        maps = align_landings(
+            plan.items[0].landings_in(group),
+            lambda *key: kept[plan.source.name, *key],
+            lambda *key: kept[target.base.name, *key],
+            None,
+        )
+        key = alignment_key(plan.source, target.base, plan.spec, group.first, group.last)
+        runtime.put_once(key, lambda path, maps=maps: write_alignments(path, maps))
+
+
+def project_all(plan: Plan, threads: int = 2) -> None:
+    (target,) = plan.targets
+    with ThreadPoolExecutor(threads) as pool:
+        for item in plan.items:
+            for group in target.groups:
+                source = FactorSource.of(plan, target, group)
+                pool.submit(project_group.fn, plan.source, item, group, plan.spec, source)
+    for item in plan.items:
+        publish_adapter.fn(plan, item)
+
+
+def test_each_adapter_is_read_once_and_each_file_of_factors_once_per_task(plan, monkeypatch):
+    opened, read = Counter(), Counter()
+    real_open, real_read = files._open, reading.read_tensors
+    monkeypatch.setattr(files, "_open", lambda path: [opened.update([path.parts[-4]]), real_open(path)][1])
+    monkeypatch.setattr(
+        reading, "read_tensors", lambda folder: [read.update([folder.name]), real_read(folder)][1]
+    )
+    project_all(plan)
+    tasks = len(plan.items) * len(plan.targets[0].groups)
+    assert read == {"a1": 1, "a2": 1}
+    assert opened["factors"] == 2 * tasks  # of the source and of the target
+    assert opened["alignments"] == tasks
+    assert opened["projections"] == tasks  # for publishing
+
+
+def test_an_adapter_that_changed_since_it_was_planned_is_refused_by_every_task(plan):
+    make_adapter(Path(plan.source.location), Path(plan.items[0].adapter.location), seed=9)
+    (target,) = plan.targets
+    for group in target.groups:
+        source = FactorSource.of(plan, target, group)
+        with pytest.raises(FinalError, match="the adapter that was planned with"):
+            project_group.fn(plan.source, plan.items[0], group, plan.spec, source)
+
+
+def test_a_change_after_the_reading_changes_nothing(plan):
+    item, (target,) = plan.items[0], plan.targets
+    before = in_memory.source_updates(plan.source, item.adapter, CPU)
+    kept = {key: (one.lora_A.clone(), one.lora_B.clone()) for key, one in before.items()}
+    weights = Path(item.adapter.location) / "adapter_model.safetensors"
+    with weights.open("r+b") as file:
+        file.truncate(weights.stat().st_size // 2)
+    after = in_memory.source_updates(plan.source, item.adapter, CPU)
+    for key, (lora_A, lora_B) in kept.items():
+        assert torch.equal(after[key].lora_A, lora_A)
+        assert torch.equal(after[key].lora_B, lora_B)
+
+
+def test_no_more_than_two_adapters_are_kept(plan):
+    for item in plan.items:
+        in_memory.source_updates(plan.source, item.adapter, CPU)
+    assert in_memory._read.cache_info().currsize <= in_memory._KEPT
