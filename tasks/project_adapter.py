@@ -48,9 +48,8 @@ def project_group(
         with device_slot() as device:
             write_projections(path, _project(source, item, group, spec, factors, device))
 
-    return put_once(
-        projection_key(source, item.target, item.adapter.digest, spec, group.first, group.last), write
-    )
+    key = projection_key(source, item.target, item.adapter.digest, spec, group.first, group.last)
+    return put_once(key, write, durable=False)  # a moment's work, done again sooner than waited for
 
 
 def _project(

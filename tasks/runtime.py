@@ -14,7 +14,7 @@ from prefect.tasks import Task, exponential_backoff
 
 from cross_lora_core.adapters import Adapter, read_adapter
 from cross_lora_core.catalog import Catalog
-from cross_lora_core.errors import CrossLoraError, FinalError, ObjectExists
+from cross_lora_core.errors import CrossLoraError, FinalError, ObjectCorrupted, ObjectExists, ObjectNotFound
 from cross_lora_core.migration import AdapterRef, BaseRef
 from cross_lora_core.models import BaseModel, open_base
 from cross_lora_core.settings import load_settings
@@ -97,23 +97,41 @@ def read_ref(ref: AdapterRef) -> Adapter:
     )
 
 
-def put_once(key: str, write: Callable[[Path], None]) -> StoredObject:
+def put_once(key: str, write: Callable[[Path], None], *, durable: bool = True) -> StoredObject:
     """Store what `write` produces under a key that its inputs decide, unless it is there.
 
     A second worker that computed the same thing at the same time may differ in
     the last bit; the first one's object stands and is used by both.
+
+    Args:
+        key: of the object.
+        write: writes it to a path.
+        durable: as for `Store.put`. What is not, and was there before, is verified first, and made anew
+            where a loss of power has spoiled it.
     """
     store = open_stored()
     found = store.stat(key)
-    if found is not None:
+    if found is not None and (durable or _is_whole(key)):
         return found
     with tempfile.TemporaryDirectory(prefix="cross-lora-") as folder:
         path = Path(folder) / "object"
         write(path)
         try:
-            return store.put(key, path)
+            return store.put(key, path, durable=durable)
         except ObjectExists:
             found = store.stat(key)
             if found is None:
                 raise
             return found
+
+
+def _is_whole(key: str) -> bool:
+    """Whether an object's bytes are the ones that were put; it is removed if they are not."""
+    try:
+        open_stored().fetch(key)
+    except ObjectNotFound:
+        return False
+    except ObjectCorrupted:
+        open_stored().delete(key)
+        return False
+    return True

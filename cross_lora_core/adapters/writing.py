@@ -8,6 +8,7 @@ folded into the factors and `lora_alpha = r`.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import uuid
 from collections import defaultdict
@@ -135,8 +136,9 @@ def _fit(update: LoraFactors, rank: int) -> LoraFactors:
 
 def _cast(tensor: Tensor, dtype: torch.dtype, path: str) -> Tensor:
     cast = tensor.to("cpu", dtype).contiguous()
-    vanished = bool(tensor.any()) and not bool(cast.any())
-    if vanished or not bool(torch.isfinite(cast).all()):
+    low, high = (float(one) for one in torch.aminmax(cast))
+    vanished = low == high == 0 and bool(tensor.any())
+    if vanished or not (math.isfinite(low) and math.isfinite(high)):
         got = "all zeros after the cast" if vanished else "overflow"
         remedy = "Write it with --output-dtype bfloat16 or float32."
         raise AdapterRefused(f"numbers within {dtype}", got, path, remedy)

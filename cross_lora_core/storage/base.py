@@ -101,8 +101,14 @@ class Store(ABC):
     """Opens the same store again by `open_store`; never with credentials."""
 
     @abstractmethod
-    def put(self, key: str, data: bytes | Path) -> StoredObject:
+    def put(self, key: str, data: bytes | Path, *, durable: bool = True) -> StoredObject:
         """Store bytes, or a file's content, under a key that nothing else has.
+
+        Args:
+            key: name of the object.
+            data: the bytes, or a file that has them.
+            durable: whether they are on the disk when this returns. If not, a loss of power within the next
+                moments may lose or spoil them; what is spoiled is seen when it is read.
 
         Raises:
             ObjectExists: the key holds other bytes.

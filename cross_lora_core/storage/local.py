@@ -59,16 +59,16 @@ class LocalStore(Store):
             (self.root / _CHECKSUMS).mkdir(exist_ok=True)
             remove_stale((self.root / _STAGING).iterdir())
 
-    def put(self, key: str, data: bytes | Path) -> StoredObject:
+    def put(self, key: str, data: bytes | Path, *, durable: bool = True) -> StoredObject:
         """See `Store.put`."""
         target = self.root / check_key(key)
         with refusing(target), self._staged() as staged:
-            _write(staged, data)
+            _write(staged, data, durable)
             wanted = StoredObject(key, *sha256_of(staged))
             with self._turn():
-                return self._place(staged, wanted)
+                return self._place(staged, wanted, durable)
 
-    def _place(self, staged: Path, wanted: StoredObject) -> StoredObject:
+    def _place(self, staged: Path, wanted: StoredObject, durable: bool) -> StoredObject:
         """Make a staged file visible; a hard link fails where a rename would overwrite."""
         target = self.root / wanted.key
         found = self.stat(wanted.key)
@@ -76,9 +76,10 @@ class LocalStore(Store):
             return self._same(found, wanted)
         self._check_free(target)
         make_folder(target.parent)
-        self._write_checksum(wanted)
+        self._write_checksum(wanted, durable)
         os.link(staged, target)
-        sync_folder(target.parent)
+        if durable:
+            sync_folder(target.parent)
         return wanted
 
     def _same(self, found: StoredObject, wanted: StoredObject) -> StoredObject:
@@ -212,7 +213,7 @@ class LocalStore(Store):
             raise missing(f"{self.url}/{key}")
         return found
 
-    def _write_checksum(self, one: StoredObject) -> None:
+    def _write_checksum(self, one: StoredObject, durable: bool = True) -> None:
         path = self.root / _CHECKSUMS / one.key
         if path.is_dir():  # of objects that never came
             shutil.rmtree(path)
@@ -221,10 +222,10 @@ class LocalStore(Store):
                 above.unlink()
         make_folder(path.parent)
         with self._staged() as aside:
-            aside.write_text(json.dumps({"sha256": one.sha256, "size": one.size}))
-            sync_file(aside)
+            _write(aside, json.dumps({"sha256": one.sha256, "size": one.size}).encode(), durable)
             aside.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -248,12 +249,13 @@ class LocalStore(Store):
                 path.unlink(missing_ok=True)
 
 
-def _write(path: Path, data: bytes | Path) -> None:
+def _write(path: Path, data: bytes | Path, durable: bool = True) -> None:
     if isinstance(data, bytes):
         path.write_bytes(data)
     else:
         shutil.copyfile(data, path)
-    sync_file(path)
+    if durable:
+        sync_file(path)
 
 
 def _remove_empty(folder: Path, top: Path) -> None:

@@ -68,7 +68,7 @@ class S3Store(Store):
         self.__dict__.update(state)
         self._client = connect(self.options)
 
-    def put(self, key: str, data: bytes | Path) -> StoredObject:
+    def put(self, key: str, data: bytes | Path, *, durable: bool = True) -> StoredObject:  # noqa: ARG002
         """See `Store.put`; files above 64 MB go up in parts."""
         wanted = StoredObject(check_key(key), *sha256_of(data))
         found = self.stat(key)

@@ -122,13 +122,13 @@ def test_a_migration_goes_on_after_an_outage_and_repeats_nothing(fleet, monkeypa
     real_put, real_plan, real_settle = projecting.put_once, migrating.plan_migration, migrating.settle_item
     begun, ended, before_attempts, outages = Counter(), Counter(), [], [httpx.ConnectError("refused")]
 
-    def noting(key, write):
+    def noting(key, write, **options):
         def noted(path):
             begun[key] += 1
             write(path)
             ended[key] += 1
 
-        return real_put(key, noted)
+        return real_put(key, noted, **options)
 
     def planning(request):
         before_attempts.append((Counter(begun), Counter(ended)))

@@ -43,7 +43,7 @@ def install() -> None:
 
 
 def _noting_what_is_written(put_once: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda key, write: put_once(key, _noting(key, write))
+    return lambda key, write, **options: put_once(key, _noting(key, write), **options)
 
 
 def _noting(what: str, compute: Callable[..., Any]) -> Callable[..., Any]:

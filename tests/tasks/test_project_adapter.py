@@ -112,7 +112,7 @@ def test_an_adapter_that_changed_since_it_was_planned_is_refused_by_every_task(p
 
 
 def test_a_change_after_the_reading_changes_nothing(plan):
-    item, (target,) = plan.items[0], plan.targets
+    item = plan.items[0]
     before = in_memory.source_updates(plan.source, item.adapter, CPU)
     kept = {key: (one.lora_A.clone(), one.lora_B.clone()) for key, one in before.items()}
     weights = Path(item.adapter.location) / "adapter_model.safetensors"
