@@ -178,7 +178,7 @@ def put_factors(plan: Plan, seed: int) -> int:
         for group in groups:
             key = factors_key(digest, spec, group.first, group.last)
             factors = _of_group(base, group, drawn, seed)
-            total += put_once(key, lambda path, one=factors: write_factors(path, one)).size
+            total += put_once(key, lambda path, one=factors: write_factors(path, one.items())).size
     return total + _put_alignments(plan, opened, seed)
 
 
@@ -192,7 +192,7 @@ def _put_alignments(plan: Plan, opened: tuple[BaseModel, BaseModel], seed: int) 
             for role in opened[1].roles
         }
         key = alignment_key(plan.source, target.base, plan.spec, group.first, group.last)
-        total += put_once(key, lambda path, one=maps: write_alignments(path, one)).size
+        total += put_once(key, lambda path, one=maps: write_alignments(path, one.items())).size
     return total
 
 

@@ -307,3 +307,15 @@ def test_a_disk_that_does_not_answer_can_be_tried_again(store, monkeypatch):
     monkeypatch.setattr("cross_lora_core.storage.local._write", fail)
     with pytest.raises(StoreUnavailable):
         store.put("a", b"x")
+
+
+def test_only_what_is_to_be_durable_waits_for_the_disk(store, monkeypatch):
+    store.put("seen/first", b"folders are made")
+    synced, real = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda descriptor: [synced.append(descriptor), real(descriptor)][1])
+    stored = store.put("seen/passing", b"bytes", durable=False)
+    assert not synced
+    assert store.stat("seen/passing") == stored
+    assert store.get("seen/passing") == b"bytes"
+    store.put("seen/lasting", b"bytes")
+    assert len(synced) >= 3  # the object, its checksum, their folder

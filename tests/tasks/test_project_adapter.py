@@ -61,10 +61,10 @@ def _put_what_is_shared(plan: Plan) -> None:
     (target,), spec, kept = plan.targets, plan.spec.factors, {}
     for base, groups in ((plan.source, plan.source_groups), (target.base, target.groups)):
         for group in groups:
-            found = factorize_layers(open_base(base.location), group.layers, spec, CPU)
+            found = dict(factorize_layers(open_base(base.location), group.layers, spec, CPU))
             kept |= {(base.name, *key): one for key, one in found.items()}
             key = factors_key(base.digest, spec, group.first, group.last)
-            runtime.put_once(key, lambda path, found=found: write_factors(path, found))
+            runtime.put_once(key, lambda path, found=found: write_factors(path, found.items()))
     for group in target.groups:
         maps = align_landings(
             plan.items[0].landings_in(group),
@@ -128,3 +128,21 @@ def test_no_more_than_two_adapters_are_kept(plan):
     for item in plan.items:
         in_memory.source_updates(plan.source, item.adapter, CPU)
     assert in_memory._read.cache_info().currsize <= in_memory._KEPT
+
+
+@pytest.mark.parametrize("spoiled", [b"", b"torn"])
+def test_a_projection_that_a_loss_of_power_spoiled_is_made_anew(plan, spoiled):
+    project_all(plan)
+    before = publish_adapter.fn(plan, plan.items[0])
+    store = runtime.open_stored()
+    keys = list(store.list("projections/"))
+    stored = {key: store.stat(key).sha256 for key in keys}
+    for key in keys:
+        path = store.root / key
+        path.unlink()
+        path.write_bytes(spoiled)
+    for key in list(store.list("adapters/")):
+        store.delete(key)
+    project_all(plan)
+    assert {key: store.stat(key).sha256 for key in keys} == stored
+    assert publish_adapter.fn(plan, plan.items[0]) == before
