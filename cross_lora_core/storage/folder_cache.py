@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cross_lora_core.errors import ObjectCorrupted, StoreUnavailable
 from cross_lora_core.storage.disk import refusing, remove_stale, sync_file
+from cross_lora_core.storage.turns import one_at_a_time, unless_taken
 
 if TYPE_CHECKING:
     from cross_lora_core.storage.folders import Folder
@@ -72,13 +72,13 @@ class FolderCache:
 
     @contextmanager
     def _turn(self, name: str) -> Iterator[None]:
-        with (self.root / f".lock-{name}").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                os.utime(file.fileno())
-                yield
-            finally:
-                fcntl.flock(file, fcntl.LOCK_UN)
+        lock = self._lock(name)
+        with one_at_a_time(lock):
+            os.utime(lock)
+            yield
+
+    def _lock(self, name: str) -> Path:
+        return self.root / f".lock-{name}"
 
     def _make_room(self, size: int) -> None:
         entries = []
@@ -88,12 +88,23 @@ class FolderCache:
                 entries.append((path.stat().st_mtime, held, path))
             except FileNotFoundError:  # dropped by another process meanwhile
                 continue
-        total = sum(one[1] for one in entries)
+        excess = sum(one[1] for one in entries) + size - self.limit
         for used, freed, path in sorted(entries):
-            if total + size <= self.limit or time.time() - used < _IN_USE_SECONDS:
+            if excess <= 0 or _is_recent(used):
                 return
-            total -= freed
+            excess -= freed if self._dropped(path) else 0
+
+    def _dropped(self, path: Path) -> bool:
+        """Whether the copy is gone now; one that was asked for meanwhile stays."""
+        with unless_taken(self._lock(path.name)) as ours:
+            if not ours or (path.exists() and _is_recent(path.stat().st_mtime)):
+                return False
             _drop(path)
+            return True
+
+
+def _is_recent(used: float) -> bool:
+    return time.time() - used < _IN_USE_SECONDS
 
 
 def _is_whole(target: Path, folder: Folder, names: Sequence[str]) -> bool:

@@ -9,13 +9,12 @@ checksum whose object never came is overwritten by the next put.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from cross_lora_core.errors import ObjectExists
@@ -33,6 +32,7 @@ from cross_lora_core.storage.base import (
     verify,
 )
 from cross_lora_core.storage.disk import make_folder, refusing, remove_stale, sync_file, sync_folder
+from cross_lora_core.storage.turns import one_at_a_time
 
 __all__ = ["LocalStore"]
 
@@ -227,15 +227,9 @@ class LocalStore(Store):
         if durable:
             sync_folder(path.parent)
 
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _turn(self) -> AbstractContextManager[None]:
         """One writer at a time, in all processes; freed by the system if this one is killed."""
-        with (self.root / _LOCK).open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                yield
-            finally:
-                fcntl.flock(file, fcntl.LOCK_UN)  # closing would not do, had another thread forked meanwhile
+        return one_at_a_time(self.root / _LOCK)
 
     @contextmanager
     def _staged(self) -> Iterator[Path]:

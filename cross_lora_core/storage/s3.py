@@ -2,7 +2,10 @@
 
 Put-if-absent is `If-None-Match: *`; the sha256 travels as object metadata and
 as the request's own checksum; `fetch` keeps verified copies in a bounded local
-cache. Credentials come from the environment as boto3 finds them.
+cache, into which files that are put go too. `fetch` asks S3 for an object's
+sha256 once a minute at most, so that an object deleted by somebody else may be
+read as long as that from its copy; `stat` always asks. Credentials come from
+the environment as boto3 finds them.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from botocore.exceptions import BotoCoreError, ClientError
+from s3transfer.utils import ReadFileChunk
 
 from cross_lora_core.errors import ObjectCorrupted, ObjectExists, ObjectNotFound, StoreUnavailable
 from cross_lora_core.storage.base import (
@@ -31,6 +36,7 @@ from cross_lora_core.storage.base import (
     verify,
 )
 from cross_lora_core.storage.cache import ReadCache, default_cache
+from cross_lora_core.storage.looks import RecentLooks
 from cross_lora_core.storage.s3_client import connect
 from cross_lora_core.storage.s3_errors import AlreadyThere, translating
 from cross_lora_core.storage.s3_location import S3Location, S3Options
@@ -38,7 +44,7 @@ from cross_lora_core.storage.s3_reading import download, read_pieces, read_whole
 
 __all__ = ["S3Store"]
 
-_PART = 64 << 20
+_PART, _MOST_PARTS = 32 << 20, 10_000
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -59,21 +65,30 @@ class S3Store(Store):
         self.bucket, self.prefix, self.options = bucket, location.prefix, location.options
         self.url, self._place = location.url, location.place
         self._cache = ReadCache(self.options.cache or default_cache(), self.options.cache_bytes)
-        self._client = connect(self.options)
+        self._client, self._looks = connect(self.options), RecentLooks()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_client"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_client", "_looks")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._client = connect(self.options)
+        self._client, self._looks = connect(self.options), RecentLooks()
 
     def put(self, key: str, data: bytes | Path, *, durable: bool = True) -> StoredObject:  # noqa: ARG002
-        """See `Store.put`; files above 64 MB go up in parts."""
+        """See `Store.put`; files above 32 MB go up in parts, several at once.
+
+        A key that nobody had when this store looked is not looked for again: S3 decides.
+        """
         wanted = StoredObject(check_key(key), *sha256_of(data))
-        found = self.stat(key)
-        if found is not None:
-            return same_or_raise(found, wanted.sha256, self._place)
+        found = None if self._looks.was_missing(key) else self.stat(key)
+        stored = same_or_raise(found or self._put(wanted, data), wanted.sha256, self._place)
+        self._looks.note(key, stored)
+        if isinstance(data, Path):
+            self._cache.keep(stored, data)
+        return stored
+
+    def _put(self, wanted: StoredObject, data: bytes | Path) -> StoredObject:
+        key = wanted.key
         try:
             with self._translating(key):
                 self._send(wanted, data)
@@ -118,23 +133,41 @@ class S3Store(Store):
         )
         where["UploadId"] = upload["UploadId"]
         try:
-            parts = list(self._upload_parts(where, path))
+            parts = self._upload_parts(where, path, wanted.size)
             self._client.complete_multipart_upload(**where, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
         except BaseException:
             with suppress(ClientError, BotoCoreError):  # the first error is the one to tell
                 self._client.abort_multipart_upload(**where)
             raise
 
-    def _upload_parts(self, where: dict[str, Any], path: Path) -> Iterator[Any]:
-        with path.open("rb") as file:
-            number = 0
-            while chunk := file.read(_PART):
-                number += 1
-                checksum = base64.b64encode(hashlib.sha256(chunk).digest()).decode()
-                sent = self._client.upload_part(
-                    **where, PartNumber=number, Body=chunk, ChecksumSHA256=checksum
-                )
-                yield {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum}
+    def _upload_parts(self, where: dict[str, Any], path: Path, size: int) -> list[Any]:
+        """Each part is read from the file as it is sent; when one fails, none is begun any more."""
+        length = max(_PART, -(-size // _MOST_PARTS))
+        pool = ThreadPoolExecutor(self.options.streams)
+        try:
+            starts = range(0, size, length)
+            sent = [
+                pool.submit(self._upload_part, where, number, path, start, length)
+                for number, start in enumerate(starts, start=1)
+            ]
+            return [one.result() for one in sent]
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _upload_part(
+        self, where: dict[str, Any], number: int, path: Path, start: int, length: int
+    ) -> dict[str, Any]:
+        with ReadFileChunk.from_filename(str(path), start, length) as chunk:
+            part = cast(IO[bytes], chunk)
+            digest = hashlib.sha256()
+            while piece := part.read(1 << 20):
+                digest.update(piece)
+            part.seek(0)
+            checksum = base64.b64encode(digest.digest()).decode()
+            sent = self._client.upload_part(
+                **where, PartNumber=number, Body=part, ContentLength=len(chunk), ChecksumSHA256=checksum
+            )
+        return {"PartNumber": number, "ETag": sent["ETag"], "ChecksumSHA256": checksum}
 
     def stat(self, key: str) -> StoredObject | None:
         """See `Store.stat`."""
@@ -142,26 +175,24 @@ class S3Store(Store):
             with self._translating(key):
                 head = self._client.head_object(Bucket=self.bucket, Key=self._full(check_key(key)))
         except ObjectNotFound:
-            return None
-        return StoredObject(key, _recorded(head), head["ContentLength"])
+            return self._looks.note(key, None)
+        return self._looks.note(key, StoredObject(key, _recorded(head), head["ContentLength"]))
 
     def fetch(self, key: str) -> Path:
         """See `Store.fetch`; a copy in the cache. What came spoiled is fetched once more."""
-        known = self._known(key)
-        cached = self._cache.find(known)
-        if cached is not None:
-            return cached
-        with self._cache.filling(known) as aside:
-            with suppress(ObjectCorrupted):
-                return self._download(known, aside)
-            return self._download(known, aside)
+        with suppress(ObjectCorrupted):
+            return self._fetch(self._looks.found(check_key(key)) or self._known(key))
+        return self._fetch(self._known(key))
 
-    def _download(self, known: StoredObject, aside: Path) -> Path:
+    def _fetch(self, known: StoredObject) -> Path:
+        return self._cache.copy(known, lambda aside: self._download(known, aside))
+
+    def _download(self, known: StoredObject, aside: Path) -> None:
         where = {"Bucket": self.bucket, "Key": self._full(known.key)}
+        how = {"attempts": self.options.attempts, "streams": self.options.streams}
         with self._translating(known.key):
-            download(self._client, where, known.size, aside, attempts=self.options.attempts)
+            download(self._client, where, known.size, aside, **how)
         verify(aside, known, self._place)
-        return self._cache.folder / known.sha256
 
     def _known(self, key: str) -> StoredObject:
         found = self.stat(key)
@@ -188,6 +219,7 @@ class S3Store(Store):
 
     def delete(self, key: str) -> None:
         """See `Store.delete`."""
+        self._looks.forget(key)
         with self._translating(key):
             self._client.delete_object(Bucket=self.bucket, Key=self._full(check_key(key)))
 
@@ -199,6 +231,8 @@ class S3Store(Store):
         files = files_in(folder, prefix)
         wanted = tuple(StoredObject(key, *sha256_of(path)) for key, path in files.items())
         found = [one for one in map(self.stat, self.list(f"{prefix}/")) if one]
+        for key in files.keys() - {one.key for one in found}:
+            self._looks.note(key, None)
         if any(one.key == wanted[-1].key for one in found):
             same_folder_or_raise(found, wanted, f"{self._place}/{prefix}")
             return wanted

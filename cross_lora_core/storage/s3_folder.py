@@ -26,7 +26,7 @@ from cross_lora_core.storage.folders import Folder
 from cross_lora_core.storage.s3_client import connect
 from cross_lora_core.storage.s3_errors import AlreadyThere, translating
 from cross_lora_core.storage.s3_location import S3Location, S3Options
-from cross_lora_core.storage.s3_reading import download, read_pieces, read_whole
+from cross_lora_core.storage.s3_reading import download, read_parts, read_whole
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -107,18 +107,17 @@ class S3Folder(Folder):
         raise StoreUnavailable("the same bytes twice", "others each time", self.where(name), remedy)
 
     def pieces(self, name: str, start: int, stop: int, *, size: int) -> Iterator[bytes]:
-        """See `Folder.pieces`; one request, unless its answer breaks off."""
-        attempts = self._at.options.attempts
+        """See `Folder.pieces`; one request, or of many bytes several at once."""
+        options = self._at.options
+        how = {"piece": size, "attempts": options.attempts, "streams": options.streams}
         with self._reading(name):
-            yield from read_pieces(
-                self._client, self._request(name), start, stop, piece=size, attempts=attempts
-            )
+            yield from read_parts(self._client, self._request(name), start, stop, **how)
 
     def download(self, name: str, path: Path) -> None:
         """See `Folder.download`; over several streams at once."""
-        where, size = self._request(name), self._listed(name).size
+        where, size, options = self._request(name), self._listed(name).size, self._at.options
         with self._reading(name):
-            download(self._client, where, size, path, attempts=self._at.options.attempts)
+            download(self._client, where, size, path, attempts=options.attempts, streams=options.streams)
 
     def local(self, names: Sequence[str], check: Callable[[Path], None]) -> Path:
         """See `Folder.local`; in the cache folder of the options."""

@@ -16,7 +16,7 @@ __all__ = ["S3Location", "S3Options"]
 _ROLE = re.compile(r"arn:[\w-]+:iam::\d{12}:role/[\w+=,.@/-]+")
 _SWITCH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 _ENCRYPTIONS = ("AES256", "aws:kms")
-_MOST_ATTEMPTS, _LONGEST_SECONDS = 20, 3600
+_MOST_ATTEMPTS, _LONGEST_SECONDS, _MOST_STREAMS = 20, 3600, 32
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class S3Options:
         kms_key: id of the key for `aws:kms`; otherwise the account's own.
         attempts: how often a request is sent at most; the pauses between are random and grow.
         timeout: seconds without an answer, or without its next bytes, after which an attempt has failed.
+        streams: how many requests move the bytes of one object at once.
         cache: folder of verified copies; otherwise the user's cache folder.
         cache_bytes: least recently used copies are dropped beyond this size.
     """
@@ -46,6 +47,7 @@ class S3Options:
     kms_key: str | None = None
     attempts: int = 5
     timeout: float = 60.0
+    streams: int = 8
     cache: Path | None = None
     cache_bytes: int = 20 << 30
 
@@ -154,10 +156,13 @@ def _encryption(value: str) -> str:
     return value
 
 
-def _attempts(value: str) -> int:
-    if not 1 <= int(value) <= _MOST_ATTEMPTS:
-        raise ValueError(value)
-    return int(value)
+def _up_to(most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        if not 1 <= int(value) <= most:
+            raise ValueError(value)
+        return int(value)
+
+    return read
 
 
 def _seconds(value: str) -> float:
@@ -178,8 +183,9 @@ _READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "external_id": ("text", _text),
     "sse": (" or ".join(_ENCRYPTIONS), _encryption),
     "kms_key": ("id of a key", _text),
-    "attempts": (f"1 to {_MOST_ATTEMPTS}", _attempts),
+    "attempts": (f"1 to {_MOST_ATTEMPTS}", _up_to(_MOST_ATTEMPTS)),
     "timeout": (f"seconds, above 0 and up to {_LONGEST_SECONDS}", _seconds),
+    "streams": (f"1 to {_MOST_STREAMS}", _up_to(_MOST_STREAMS)),
     "cache": ("/folder", lambda value: Path(_text(value))),
 }
 """Per option of a URL: what its value looks like, and the function that reads it."""

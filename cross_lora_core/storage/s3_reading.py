@@ -6,8 +6,9 @@ import os
 import random
 import re
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,12 +25,12 @@ from botocore.exceptions import (
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["download", "read_pieces", "read_whole"]
+__all__ = ["download", "read_parts", "read_pieces", "read_whole"]
 
 _BROKEN = (FlexibleChecksumError, IncompleteReadError, ReadTimeoutError, ResponseStreamingError)
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/")
 _LONGEST_PAUSE = 20.0
-_PART, _PIECE, _STREAMS = 16 << 20, 4 << 20, 8
+_PART, _PIECE = 16 << 20, 4 << 20
 
 
 class _RangeIgnored(HTTPClientError):
@@ -109,7 +110,57 @@ def read_whole(client: S3Client, where: dict[str, Any], *, attempts: int) -> tup
             _pause(failures)
 
 
-def download(client: S3Client, where: dict[str, Any], size: int, path: Path, *, attempts: int) -> None:
+def read_parts(
+    client: S3Client, where: dict[str, Any], start: int, stop: int, *, piece: int, attempts: int, streams: int
+) -> Iterator[bytes]:
+    """As `read_pieces`, of parts of 16 MiB, several at once and yet in order.
+
+    Args:
+        client: with bounded retries.
+        where: as for `read_pieces`.
+        start: of the first byte.
+        stop: beyond the last byte.
+        piece: as for `read_pieces`.
+        attempts: as for `read_pieces`, for each part.
+        streams: parts that are on their way or wait to be taken; no more are in memory.
+
+    Raises:
+        BotoCoreError: no answer came whole.
+        ClientError: the server refused; 412 if the object changed.
+    """
+    part = max(_PART // piece, 1) * piece
+
+    def fetch(first: int) -> list[bytes]:
+        return list(
+            read_pieces(client, where, first, min(first + part, stop), piece=piece, attempts=attempts)
+        )
+
+    firsts = range(start, stop, part)
+    if len(firsts) < 2 or streams == 1:
+        yield from read_pieces(client, where, start, stop, piece=piece, attempts=attempts)
+        return
+    pool = ThreadPoolExecutor(min(streams, len(firsts)))
+    try:
+        yield from _in_order(pool, fetch, firsts, streams)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, fetch: Callable[[int], list[bytes]], firsts: Iterable[int], ahead: int
+) -> Iterator[bytes]:
+    waiting: deque[Future[list[bytes]]] = deque()
+    for first in firsts:
+        waiting.append(pool.submit(fetch, first))
+        if len(waiting) == ahead:
+            yield from waiting.popleft().result()
+    while waiting:
+        yield from waiting.popleft().result()
+
+
+def download(
+    client: S3Client, where: dict[str, Any], size: int, path: Path, *, attempts: int, streams: int
+) -> None:
     """An object's bytes into a file, over several streams at once; no checksum covers them.
 
     Args:
@@ -118,6 +169,7 @@ def download(client: S3Client, where: dict[str, Any], size: int, path: Path, *, 
         size: of the object, in bytes.
         path: written; of no use if this raises.
         attempts: as for `read_pieces`, for each part of 16 MiB.
+        streams: parts that come at once.
 
     Raises:
         OSError: the file cannot be written.
@@ -132,7 +184,7 @@ def download(client: S3Client, where: dict[str, Any], size: int, path: Path, *, 
                 os.pwrite(file.fileno(), piece, start)
                 start += len(piece)
 
-        with ThreadPoolExecutor(_STREAMS) as pool:
+        with ThreadPoolExecutor(streams) as pool:
             for _ in pool.map(fetch, range(0, size, _PART)):  # the first that raises ends those to come
                 pass
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
 from moto import mock_aws
+
+from cross_lora_core.storage import S3Store
 
 
 @contextmanager
@@ -35,6 +39,12 @@ def upload(client: Any, folder: Path, bucket: str, prefix: str) -> str:
             key = f"{prefix}/{path.relative_to(folder).as_posix()}"
             client.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
     return f"s3://{bucket}/{prefix}"
+
+
+def elsewhere(store: S3Store) -> S3Store:
+    """The same store as another machine sees it, with nothing in its cache."""
+    cache = (store.options.cache or Path()) / uuid.uuid4().hex
+    return S3Store(store.bucket, store.prefix, replace(store.options, cache=cache))
 
 
 class Requests(list[tuple[str, int]]):

@@ -1,4 +1,4 @@
-"""Files whose times tests must wait for."""
+"""Files whose times tests must wait for, and those of a cache."""
 
 from __future__ import annotations
 
@@ -14,3 +14,8 @@ def settle(path: Path) -> Path:
         while not FileIdentity.of(file).is_settled(time.time_ns()):
             time.sleep(0.02)
     return path
+
+
+def copies_in(cache: Path) -> list[str]:
+    """What is in a cache's folder, finished or not, beside the marks of when it was used."""
+    return [path.name for path in cache.iterdir() if not path.name.startswith(".used-")]
