@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task, exponential_backoff
 
-from cross_lora_core.adapters import Adapter, read_adapter
+from cross_lora_core.adapters import Adapter, local_adapter, read_adapter
 from cross_lora_core.catalog import Catalog
 from cross_lora_core.errors import CrossLoraError, FinalError, ObjectCorrupted, ObjectExists, ObjectNotFound
 from cross_lora_core.migration import AdapterRef, BaseRef
@@ -82,19 +83,29 @@ def open_ref(ref: BaseRef) -> BaseModel:
 def read_ref(ref: AdapterRef) -> Adapter:
     """Read the adapter a reference stands for, and check that it is still the same.
 
+    One on S3 is read from this machine's copy of it, which all its processes share, and from S3 itself
+    only where that is not the right one.
+
     Raises:
         FinalError: its content is not what the migration was planned with.
     """
-    for _ in range(2):  # bytes may be spoiled on the way once
-        adapter = read_adapter(ref.location, name=ref.name)
+    for location in (_copy_of(ref), ref.location):
+        adapter = read_adapter(location, name=ref.name)
         if adapter.digest == ref.digest:
-            return adapter
+            return replace(adapter, location=ref.location)
     raise FinalError(
         f"the adapter that was planned with, digest {ref.digest[:12]}",
         f"digest {adapter.digest[:12]}",
         ref.location,
         "Restore the folder, or run the migration again: it then plans with the adapter as it is.",
     )
+
+
+def _copy_of(ref: AdapterRef) -> str | Path:
+    try:
+        return local_adapter(ref.location, ref.digest)
+    except ObjectCorrupted:  # another adapter lies there now, perhaps
+        return ref.location
 
 
 def put_once(key: str, write: Callable[[Path], None], *, durable: bool = True) -> StoredObject:
@@ -111,7 +122,7 @@ def put_once(key: str, write: Callable[[Path], None], *, durable: bool = True) -
     """
     store = open_stored()
     found = store.stat(key)
-    if found is not None and (durable or _is_whole(key)):
+    if found is not None and (durable or store.always_durable or _is_whole(key)):
         return found
     with tempfile.TemporaryDirectory(prefix="cross-lora-") as folder:
         path = Path(folder) / "object"

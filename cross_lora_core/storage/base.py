@@ -100,6 +100,9 @@ class Store(ABC):
     url: str
     """Opens the same store again by `open_store`; never with credentials."""
 
+    always_durable: bool
+    """Whether what is put is safe from a loss of power here, whatever `put` is told."""
+
     @abstractmethod
     def put(self, key: str, data: bytes | Path, *, durable: bool = True) -> StoredObject:
         """Store bytes, or a file's content, under a key that nothing else has.

@@ -51,6 +51,8 @@ class LocalStore(Store):
         StoreRefused: the root cannot be made or written.
     """
 
+    always_durable = False
+
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.url = self.root.as_uri()

@@ -60,6 +60,8 @@ class S3Store(Store):
         ConfigurationError: the endpoint or the AWS configuration cannot be used.
     """
 
+    always_durable = True
+
     def __init__(self, bucket: str, prefix: str = "", options: S3Options | None = None) -> None:
         location = S3Location(bucket, prefix.strip("/"), options or S3Options())
         self.bucket, self.prefix, self.options = bucket, location.prefix, location.options

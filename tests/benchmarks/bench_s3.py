@@ -170,6 +170,8 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
         "CROSS_LORA_GROUP_BYTES": str(options.group_bytes),
         "PREFECT_HOME": str(scratch / "prefect"),
         "PREFECT_LOGGING_LEVEL": "ERROR",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "HF_HUB_OFFLINE": "1",
     }
     from tests.support.buckets import upload
