@@ -5,7 +5,8 @@ Rayleigh-Ritz steps a Chebyshev polynomial damps what lies outside the block (Zh
 Saad, "A Chebyshev-Davidson algorithm for large symmetric eigenproblems", 2007).
 On weights of real bases the spectrum decays slowly (the 320th singular value of
 1536 is a fifth of the first), which is where a plain randomised SVD stalls and
-where the filter needs 8 to 17 products with the matrix.
+where the filter needs 8 to 17 products with the matrix. A small matrix is solved whole: LAPACK
+is faster there.
 
 The filter's degree is bound so that what it raises most does not drown, in the
 matrix's own precision, what it raises least. Everything that decides, Gram matrices of
@@ -27,8 +28,10 @@ GOAL = 1e-6
 """Estimated share of the wanted subspace that may be missed when the iteration ends."""
 LARGEST_STEPS = 80
 """Products with the matrix after which the iteration is given up."""
-SPREAD = 1e4
+SPREAD = 1e6
 """Largest ratio between what the filter does to the first and to the last wanted vector."""
+DENSE = 2048
+"""Width up to which taking all eigenvectors is faster; measured."""
 SEED = 20
 
 
@@ -62,6 +65,8 @@ def leading_basis(matrix: Tensor, count: int) -> Tensor | None:
         [n, block_width(count)], Ritz vectors in descending order; or None where the iteration did not get
         there: a gap too small behind the wanted ones, or eigenvalues below rounding among them.
     """
+    if len(matrix) <= DENSE:
+        return torch.linalg.eigh(matrix)[1].flip(1)[:, : block_width(count)]
     start = torch.randn(len(matrix), block_width(count), generator=torch.Generator().manual_seed(SEED))
     block, steps = _ritz(matrix, matrix @ start.to(matrix)), 2
     while block is not None:
