@@ -78,11 +78,6 @@ class Stand:
         wanted = [AdapterCandidate(item.adapter.name, item.adapter.location)]
         return self._plan_of(wanted, self.plan.spec.rank, self.arguments.group_bytes)
 
-    def project(self, item: Any) -> None:
-        """Every layer group, one after another."""
-        for task in self.tasks(item):
-            task()
-
     def tasks(self, item: Any) -> list[Callable[[], Any]]:
         """The layer groups of an adapter, as the flow submits them."""
         from cross_lora_core.migration import FactorSource
@@ -135,6 +130,9 @@ def measured_adapters(stand: Stand) -> dict[str, Any]:
         "one more adapter, alone": {"median seconds": second, "runs": alone},
         "floor": {"median seconds": floor, "runs": floors},
         "one more adapter over floor": second / floor,
+        "one more adapter over floor, side by side": [
+            one["seconds"] / other["seconds"] for one, other in zip(alone, floors, strict=True)
+        ],
         "fleets": fleets,
         "fleet adapter over floor": {one["adapters"]: one["seconds per adapter"] / floor for one in fleets},
     }
@@ -184,17 +182,25 @@ def _fleet(stand: Stand, count: int) -> dict[str, float]:
     }
 
 
-def measured_memory(stand: Stand) -> dict[str, float]:
-    """Peak of this process above where it was before the first projection, MB; mapped files count in RSS."""
+def measured_memory(arguments: argparse.Namespace) -> dict[str, float]:
+    """Peak of a process that plans one adapter and projects it, above where imports left it, MB.
+
+    Pages of mapped files count in RSS and not as anonymous.
+    """
+    import tasks.project_adapter  # noqa: F401
+
     before, peaks, done = _memory(), [], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.005):
+        while not done.wait(0.02):
             peaks.append(_memory())
 
     watching = threading.Thread(target=watch)
     watching.start()
-    stand.project(stand.plan.items[0])
+    arguments.distinct = 1
+    stand = Stand(arguments)
+    for task in stand.tasks(stand.plan.items[0]):
+        task()
     done.set()
     watching.join()
     stand.forget()
@@ -234,9 +240,9 @@ def run_step(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    stand = Stand(arguments)
     if arguments.step == "memory":
-        return measured_memory(stand)
+        return measured_memory(arguments)
+    stand = Stand(arguments)
     result = measured_adapters(stand)
     if arguments.published:
         result["published approach"] = published_approach(stand)

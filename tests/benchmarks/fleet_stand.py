@@ -9,7 +9,7 @@ themselves are sparse files of true shape: nothing of them is read but their hea
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,8 @@ SMALL_TARGET = Shape("llama", 4, 384, 12, 4, 32, 1024)
 
 def make_base(folder: Path, shape: Shape) -> Path:
     """A folder that opens as a base of this shape; its weights are a sparse file of zeros."""
+    if (folder / "config.json").exists():  # a file that stays as it is lets the digest be remembered
+        return folder
     folder.mkdir(parents=True, exist_ok=True)
     config = {
         "architectures": ["Qwen2ForCausalLM" if shape.family == "qwen2" else "LlamaForCausalLM"],
@@ -75,9 +77,8 @@ def make_base(folder: Path, shape: Shape) -> Path:
         "tie_word_embeddings": True,
         "rms_norm_eps": 1e-6,
     }
+    write_sparse(folder / "model.safetensors", tensors_of(shape))
     (folder / "config.json").write_text(json.dumps(config))
-    if not (folder / "model.safetensors").exists():
-        write_sparse(folder / "model.safetensors", tensors_of(shape))
     return folder
 
 
@@ -164,21 +165,21 @@ def plan_of(
 
 
 def put_factors(plan: Plan, seed: int) -> int:
-    """Store factors and alignments of both bases of a plan; bytes of all of them."""
+    """Store factors and alignments of both bases of a plan, unless they are there; bytes of all of them."""
     (target,) = plan.targets
     opened = open_base(plan.source.location), open_base(target.base.location)
-    spec, total = plan.spec.factors, 0
-    for side, (base, digest, groups) in enumerate(
-        (
-            (opened[0], plan.source.digest, plan.source_groups),
-            (opened[1], target.base.digest, target.groups),
-        )
-    ):
-        drawn = {role: _draw(base, role, spec.rank, seed + side) for role in base.roles}
+    sides = (
+        (opened[0], plan.source.digest, plan.source_groups),
+        (opened[1], target.base.digest, target.groups),
+    )
+    total = 0
+    for number, (base, digest, groups) in enumerate(sides):
+        drawn = _Drawn(base, plan.spec.rank, seed + number)
         for group in groups:
-            key = factors_key(digest, spec, group.first, group.last)
-            factors = _of_group(base, group, drawn, seed)
-            total += put_once(key, lambda path, one=factors: write_factors(path, one.items())).size
+            key = factors_key(digest, plan.spec.factors, group.first, group.last)
+            total += put_once(
+                key, lambda path, one=group, by=drawn: write_factors(path, by.factors(one))
+            ).size
     return total + _put_alignments(plan, opened, seed)
 
 
@@ -186,13 +187,13 @@ def _put_alignments(plan: Plan, opened: tuple[BaseModel, BaseModel], seed: int) 
     (target,) = plan.targets
     total = 0
     for group in target.groups:
-        maps = {
-            (layer, role): _alignment(opened, role, plan.spec.rank, seed + layer)
+        key = alignment_key(plan.source, target.base, plan.spec, group.first, group.last)
+        maps = (
+            ((layer, role), _alignment(opened, role, plan.spec.rank, seed + layer))
             for layer in group.layers
             for role in opened[1].roles
-        }
-        key = alignment_key(plan.source, target.base, plan.spec, group.first, group.last)
-        total += put_once(key, lambda path, one=maps: write_alignments(path, one.items())).size
+        )
+        total += put_once(key, lambda path, maps=maps: write_alignments(path, maps)).size
     return total
 
 
@@ -203,23 +204,29 @@ def _alignment(opened: tuple[BaseModel, BaseModel], role: Role, rank: int, seed:
     return Alignment(first[: sizes[0], : sizes[1]].contiguous(), first.T[: sizes[0], : sizes[1]].contiguous())
 
 
-def _draw(base: BaseModel, role: Role, rank: int, seed: int) -> tuple[Tensor, Tensor]:
-    linear, drawn = base.linear(0, role), torch.Generator().manual_seed(seed)
-    kept = min(rank, linear.d_out, linear.d_in)
-    U, V = (
-        torch.linalg.qr(torch.randn(size, kept, generator=drawn)).Q for size in (linear.d_out, linear.d_in)
-    )
-    return U, V
+class _Drawn:
+    """The singular bases of each role of a base, drawn when they are first asked for."""
 
+    def __init__(self, base: BaseModel, rank: int, seed: int) -> None:
+        self._base, self._rank, self._seed = base, rank, seed
+        self._kept: dict[Role, tuple[Tensor, Tensor]] = {}
 
-def _of_group(
-    base: BaseModel, group: LayerGroup, drawn: dict[Role, tuple[Tensor, Tensor]], seed: int
-) -> dict[tuple[int, Role], ModuleFactors]:
-    return {
-        (layer, role): _module(base, layer, role, *drawn[role], seed)
-        for layer in group.layers
-        for role in base.roles
-    }
+    def factors(self, group: LayerGroup) -> Iterator[tuple[tuple[int, Role], ModuleFactors]]:
+        """What a factorization of a layer group gives, module by module."""
+        for layer in group.layers:
+            for role in self._base.roles:
+                yield (layer, role), _module(self._base, layer, role, *self._of(role), self._seed)
+
+    def _of(self, role: Role) -> tuple[Tensor, Tensor]:
+        if role not in self._kept:
+            linear, drawn = self._base.linear(0, role), torch.Generator().manual_seed(self._seed)
+            kept = min(self._rank, linear.d_out, linear.d_in)
+            U, V = (
+                torch.linalg.qr(torch.randn(size, kept, generator=drawn)).Q
+                for size in (linear.d_out, linear.d_in)
+            )
+            self._kept[role] = U, V
+        return self._kept[role]
 
 
 def _module(base: BaseModel, layer: int, role: Role, U: Tensor, V: Tensor, seed: int) -> ModuleFactors:
