@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from prefect import get_run_logger, runtime, task
@@ -28,6 +28,10 @@ from tasks.relate_bases import known_similarity, stored_similarity
 from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored
 
 __all__ = ["PreparedItem", "PreparedMigration", "plan_migration", "plan_request"]
+
+
+_ITEMS_AT_ONCE = 200
+"""Written in one transaction; other fleets write between two."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,11 @@ def plan_migration(request: MigrationRequest) -> PreparedMigration:
             requested_by=request.requested_by,
             flow_run=str(runtime.flow_run.id or ""),
         )
-        items = tuple(_prepare(work, migration_id, source.id, plan, planned) for planned in plan.items)
+    items = tuple(
+        item
+        for first in range(0, len(plan.items), _ITEMS_AT_ONCE)
+        for item in _prepare(migration_id, source.id, plan, plan.items[first : first + _ITEMS_AT_ONCE])
+    )
     for item in items:
         name, outcome = item.planned.adapter.name, item.outcome
         modules = f"{len(plan.landings_of(item.planned))} modules"
@@ -85,7 +93,23 @@ def plan_migration(request: MigrationRequest) -> PreparedMigration:
     return PreparedMigration(migration_id, plan, items)
 
 
-def _prepare(work: Work, migration_id: int, source_id: int, plan: Plan, planned: PlannedItem) -> PreparedItem:
+def _prepare(
+    migration_id: int, source_id: int, plan: Plan, some: Sequence[PlannedItem]
+) -> list[PreparedItem]:
+    """Items with their rows; the store is asked for outputs while others may write to the catalog."""
+    with open_catalog().begin() as work:
+        records = [_record(work, migration_id, source_id, plan, planned) for planned in some]
+    there = [_still_there(record) for record in records]
+    with open_catalog().begin() as work:
+        outcomes = [_final_outcome(work, *one) for one in zip(records, there, strict=True)]
+    return [
+        PreparedItem(record.id, planned, outcome)
+        for planned, record, outcome in zip(some, records, outcomes, strict=True)
+    ]
+
+
+def _record(work: Work, migration_id: int, source_id: int, plan: Plan, planned: PlannedItem) -> ItemRecord:
+    """An item's row, found or made; a refusal is settled at once."""
     target = work.base_named(planned.target.name)
     assert target is not None
     adapter_id = _register_adapter(work, planned.adapter, source_id) if planned.adapter.digest else None
@@ -98,11 +122,16 @@ def _prepare(work: Work, migration_id: int, source_id: int, plan: Plan, planned:
         modules_expected=len(plan.landings_of(planned)),
         skipped=[(one.module, one.reason) for one in plan.skipped_of(planned)],
     )
-    if planned.refusal is not None:
-        work.settle_item(record.id, status="refused", verdict="refused", reason=planned.refusal, evidence={})
-        record = work.item(record.id)
-    finished = record.status == "refused" or (_still_there(record) and not _partly_broken(work, record))
-    return PreparedItem(record.id, planned, outcome_of(work, record) if finished else None)
+    if planned.refusal is None:
+        return record
+    work.settle_item(record.id, status="refused", verdict="refused", reason=planned.refusal, evidence={})
+    return work.item(record.id)
+
+
+def _final_outcome(work: Work, record: ItemRecord, there: bool) -> ItemOutcome | None:
+    """What became of an item; None if something is left to do."""
+    final = record.status == "refused" or (there and not _partly_broken(work, record))
+    return outcome_of(work, record) if final else None
 
 
 def _still_there(record: ItemRecord) -> bool:

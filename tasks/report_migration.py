@@ -13,15 +13,25 @@ from tasks.runtime import open_catalog
 __all__ = ["gather_report", "write_report"]
 
 
-def gather_report(migration_id: int) -> MigrationReport:
-    """Everything the catalog knows of a migration.
+_DETAILED_ITEMS = 100
+"""A page of more items has no plots and no table per module: it would take hours to draw and not open."""
+
+
+def gather_report(migration_id: int, *, whole: bool = False) -> MigrationReport:
+    """What the catalog knows of a migration; of a large one without the measures of every module.
+
+    Args:
+        migration_id: of the migration.
+        whole: with them, however large it is.
 
     Raises:
         RecordNotFound: there is no such migration.
     """
     with open_catalog().begin() as work:
         migration = work.migration(migration_id)
-        items = tuple(_item(work, one) for one in work.items_of(migration_id))
+        records = work.items_of(migration_id)
+        detailed = whole or len(records) <= _DETAILED_ITEMS
+        items = tuple(_item(work, one, detailed=detailed) for one in records)
         return MigrationReport(
             migration=str(migration_id),
             source=work.base(migration.source_base_id).name,
@@ -31,10 +41,11 @@ def gather_report(migration_id: int) -> MigrationReport:
             started=migration.started_at,
             finished=migration.finished_at,
             items=items,
+            detailed=detailed,
         )
 
 
-def _item(work: Work, record: ItemRecord) -> ItemReport:
+def _item(work: Work, record: ItemRecord, *, detailed: bool) -> ItemReport:
     verdict = work.verdict_of(record.id)
     evidence = verdict.evidence if verdict else {}
     return ItemReport(
@@ -51,7 +62,7 @@ def _item(work: Work, record: ItemRecord) -> ItemReport:
         improvement=_interval(evidence.get("improvement")),
         over_random=_interval(evidence.get("over_random")),
         recovered=evidence.get("recovered"),
-        modules=tuple(work.measures_of(record.id)),
+        modules=tuple(work.measures_of(record.id)) if detailed else (),
         skipped=tuple((module, reason) for module, reason in record.skipped),
         lineage=evidence.get("lineage") or {},
         method=record.method,

@@ -8,6 +8,7 @@ replace the same predecessor.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from sqlalchemy import Connection, event, text
@@ -17,6 +18,8 @@ __all__ = ["begin_turn", "take_turn", "take_turn_before_flush"]
 
 _LOCK = 7_305_119
 _PATIENCE = "30s"
+_at_the_door = threading.Lock()
+"""SQLite lets who waits look again after ever longer naps: of the threads of a process one naps, not all."""
 
 
 def begin_turn(connection: Connection) -> None:
@@ -26,7 +29,8 @@ def begin_turn(connection: Connection) -> None:
         OperationalError: another one wrote for longer than half a minute.
     """
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with _at_the_door:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
         return
     connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_PATIENCE}'")
     connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})

@@ -218,11 +218,18 @@ class Work(Promoter, Leaser, Starter, Receiver):
             self._session.flush()
 
     def add_measures(self, item_id: int, measures: Sequence[Mapping[str, Any]]) -> None:
-        """Record per-module measures; columns as in `MeasureRecord`."""
-        for one in measures:
-            key = {"item_id": item_id, "layer": one["layer"], "role": str(one["role"])}
-            values = {name: value for name, value in one.items() if name not in ("layer", "role")}
-            self._insert_or_find(MeasureRow, key, values)
+        """Record per-module measures; columns as in `MeasureRecord`. A module's first ones stand."""
+        known = {(one.layer, one.role) for one in self.measures_of(item_id)}
+        rows = [{"item_id": item_id, **one, "role": str(one["role"])} for one in measures]
+        new = [row for row in rows if (row["layer"], row["role"]) not in known]
+        for row in new:
+            check_values(Table.metadata.tables[MeasureRow.__tablename__], row)
+        if new:
+            take_turn(self._session)
+            statement = self._insert(MeasureRow).on_conflict_do_nothing(
+                index_elements=["item_id", "layer", "role"]
+            )
+            self._session.connection().execute(statement, new)
 
     def add_evaluation(
         self,
@@ -253,8 +260,11 @@ class Work(Promoter, Leaser, Starter, Receiver):
         if row is None:
             check_values(Table.metadata.tables[kind.__tablename__], {**key, **values})
             take_turn(self._session)
-            dialect = postgresql if self._session.get_bind().dialect.name == "postgresql" else sqlite
-            statement = dialect.insert(kind).values(**key, **values)
+            statement = self._insert(kind).values(**key, **values)
             self._session.execute(statement.on_conflict_do_nothing(index_elements=list(key)))
             row = self._session.scalars(chosen).one()
         return row
+
+    def _insert(self, kind: type[RowT]) -> Any:
+        dialect = postgresql if self._session.get_bind().dialect.name == "postgresql" else sqlite
+        return dialect.insert(kind)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from cross_lora_core.adapters import Adapter, RoleUpdates, read_adapter, updates_by_role
 from cross_lora_core.errors import AdapterRefused
@@ -66,9 +67,18 @@ def make_plan(
         _Pair(source, target, one, similarity(source, target) if asked else None)
         for target, one in zip(targets, planned, strict=True)
     ]
-    items = tuple(item for candidate in candidates for item in _items_of(candidate, source, pairs, spec))
+    seen: dict[Any, Any] = {}
+    items = tuple(
+        _sharing(item, seen) for candidate in candidates for item in _items_of(candidate, source, pairs, spec)
+    )
     groups = layer_groups(source, rank=spec.rank, byte_limit=group_bytes // 2)
     return Plan(base_ref(source), groups, planned, items, spec)
+
+
+def _sharing(item: PlannedItem, seen: dict[Any, Any]) -> PlannedItem:
+    """The item; what equals a part of an item before is that part itself, as most adapters look alike."""
+    parts = {name: getattr(item, name) for name in ("target", "landings", "skipped", "ladder")}
+    return replace(item, **{name: seen.setdefault(part, part) for name, part in parts.items()})
 
 
 def _planned_target(

@@ -71,7 +71,11 @@ class ItemReport:
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """One migration with all its items."""
+    """One migration with all its items.
+
+    Attributes:
+        detailed: whether its items have the measures of their modules, which are drawn.
+    """
 
     migration: str
     source: str
@@ -81,6 +85,7 @@ class MigrationReport:
     started: datetime | None
     finished: datetime | None
     items: tuple[ItemReport, ...]
+    detailed: bool = True
 
     @property
     def counts(self) -> dict[str, int]:

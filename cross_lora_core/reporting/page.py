@@ -47,15 +47,16 @@ def _environment() -> Environment:
 def render_page(report: MigrationReport) -> str:
     """The whole report as one HTML text."""
     template = files("cross_lora_core.reporting").joinpath("page.html").read_text(encoding="utf-8")
-    plots = [
-        (plot_losses(item) if item.losses else None, plot_energy(item), plot_norms(item))
-        for item in report.items
-    ]
+    plots = [_plots(item) if report.detailed else (None, None, None) for item in report.items]
     return (
         _environment()
         .from_string(template)
         .render(report=report, items=list(zip(report.items, plots, strict=True)), meanings=VERDICT_MEANINGS)
     )
+
+
+def _plots(item: ItemReport) -> tuple[str | None, str | None, str | None]:
+    return plot_losses(item) if item.losses else None, plot_energy(item), plot_norms(item)
 
 
 def render_markdown(report: MigrationReport) -> str:

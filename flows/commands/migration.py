@@ -197,8 +197,8 @@ def migrate(
 
 
 def _run(request: MigrationRequest) -> MigrationOutcome:
-    from flows.commands.interrupts import noticing_interrupts
     from flows.commands.terminal import TerminalProgress
+    from flows.interrupts import noticing_interrupts
     from flows.migrate_fleet import migrate_fleet
     from flows.outages import telling_outages
     from flows.progress import listening
@@ -321,6 +321,7 @@ def report(
         from tasks.report_migration import gather_report, write_report
         from tasks.show_status import chosen_migration
 
-        gathered = gather_report(chosen_migration(migration))
-        path = write_report(gathered, output)
-        document(asdict(gathered) | {"path": str(path)}, as_json, lambda: typer.echo(str(path)))
+        chosen = chosen_migration(migration)
+        path = write_report(gather_report(chosen), output)
+        everything = asdict(gather_report(chosen, whole=as_json))
+        document(everything | {"path": str(path)}, as_json, lambda: typer.echo(str(path)))

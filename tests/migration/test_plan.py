@@ -250,3 +250,12 @@ def test_bad_requests_name_the_field():
 )
 def test_a_run_is_called_after_the_last_part(text, name):
     assert short_name(text) == name
+
+
+def test_what_is_equal_in_many_items_is_held_once(bases, adapters):
+    plan = planned(bases, adapters, "wide", "wide", "measured")
+    first, second, other = plan.items
+    assert first.landings is second.landings
+    assert first.skipped is second.skipped
+    assert first.ladder is second.ladder is other.ladder
+    assert other.landings != first.landings
