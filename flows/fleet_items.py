@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from prefect import tags
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 
@@ -15,6 +13,7 @@ from cross_lora_core.migration import FactorSource, ItemOutcome, Method, Plan, P
 from cross_lora_core.models import LayerGroup
 from flows.base_groups import GroupFutures, factors_of, inputs_of
 from flows.progress import current_listener, watched
+from flows.task_parameters import result_of, whole
 from tasks.choose_candidate import Candidate, choose_candidate, measure_candidate
 from tasks.fit_effect import fit_group
 from tasks.plan_migration import PreparedItem
@@ -25,7 +24,7 @@ from tasks.register_outcome import register_failure
 from tasks.sample_probes import sample_probes
 from tasks.validate_adapter import validate_adapter
 
-__all__ = ["ItemRun", "announce_items", "settle_item", "submit_item"]
+__all__ = ["ItemRun", "announce_items", "count_task_runs", "settle_item", "submit_item"]
 
 _Future = PrefectFuture[Any]
 _Inputs = Mapping[LayerGroup, list[_Future]]
@@ -55,20 +54,30 @@ class ItemRun:
 
 def announce_items(plan: Plan, items: Sequence[PreparedItem]) -> None:
     """Tell the current listener how many task runs the items will be."""
-    rungs = [(item.planned, spec) for item in items for spec in item.planned.ladder.rungs]
-    made = [(item.planned, spec) for item in items for spec in _transfers_of(item.planned)]
+    for stage, count in _task_runs(plan, [item.planned for item in items]).items():
+        current_listener().expect(stage, count)
+
+
+def count_task_runs(plan: Plan, item: PreparedItem) -> int:
+    """How many task runs an item will be."""
+    return sum(_task_runs(plan, [item.planned]).values())
+
+
+def _task_runs(plan: Plan, items: Sequence[PlannedItem]) -> dict[str, int]:
+    """Task runs of some items, by stage."""
+    rungs = [(planned, spec) for planned in items for spec in planned.ladder.rungs]
+    made = [(planned, spec) for planned in items for spec in _transfers_of(planned)]
     refined = sum(spec.needs.training for _, spec in made)
     fitted = [planned for planned, spec in made if spec.needs.probes and not spec.needs.training]
-    for stage, count in (
-        ("sample", len(fitted) + refined),
-        ("fit", sum(len(plan.target_of(planned).groups) for planned in fitted)),
-        ("refine", refined),
-        ("project", sum(_projections(plan, planned) for planned, spec in made if not spec.needs.probes)),
-        ("publish", len(rungs)),
-        ("measure", len(rungs) if plan.spec.method is Method.AUTO else 0),
-        ("validate", len(items)),
-    ):
-        current_listener().expect(stage, count)
+    return {
+        "sample": len(fitted) + refined,
+        "fit": sum(len(plan.target_of(planned).groups) for planned in fitted),
+        "refine": refined,
+        "project": sum(_projections(plan, planned) for planned, spec in made if not spec.needs.probes),
+        "publish": len(rungs),
+        "measure": len(rungs) if plan.spec.method is Method.AUTO else 0,
+        "validate": len(items),
+    }
 
 
 def _transfers_of(planned: PlannedItem) -> tuple[TransferSpec, ...]:
@@ -89,15 +98,10 @@ def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun
     planned = item.planned
     own = replace(plan, items=(planned,), targets=(plan.target_of(planned),))
     chosen = plan.spec.method is Method.AUTO
-    with _tags(planned):
-        made: _Made = {}
-        rungs = [_submit_rung(one, planned, shared, made) for one in own.rung_plans]
-        judged = [_submit_measurement(item, one) if chosen else _submit_verdict(item, one) for one in rungs]
+    made: _Made = {}
+    rungs = [_submit_rung(one, planned, shared, made) for one in own.rung_plans]
+    judged = [_submit_measurement(item, one) if chosen else _submit_verdict(item, one) for one in rungs]
     return ItemRun(item, tuple(judged), chosen)
-
-
-def _tags(planned: PlannedItem) -> AbstractContextManager[set[str]]:
-    return tags(f"adapter:{planned.adapter.name}", f"target:{planned.target.name}")
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,9 @@ def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures, made: _
     """Submit what makes a transfer's updates, and its publication."""
     (target,) = plan.targets
     inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
-    with tags(f"method:{plan.spec.method}"):
-        updates = _submit_updates(plan, planned, inputs, made)
-        publishing = publish_adapter.submit(plan, planned, return_state=False, wait_for=updates)
-        published = watched("publish", publishing)
+    updates = _submit_updates(plan, planned, inputs, made)
+    publishing = publish_adapter.submit(whole(plan), whole(planned), return_state=False, wait_for=updates)
+    published = watched("publish", publishing)
     awaited = [
         future
         for group in target.groups
@@ -145,8 +148,8 @@ def _submit_projections(plan: Plan, planned: PlannedItem, inputs: _Inputs) -> li
         watched(
             "project",
             project_group.submit(
-                plan.source, planned, group, plan.spec, FactorSource.of(plan, target, group),
-                return_state=False, wait_for=inputs[group],
+                plan.source, whole(planned), group, whole(plan.spec),
+                whole(FactorSource.of(plan, target, group)), return_state=False, wait_for=inputs[group],
             ),
         )
         for group in target.groups
@@ -161,7 +164,7 @@ def _submit_fits(plan: Plan, planned: PlannedItem, inputs: _Inputs) -> list[_Fut
     steps: list[_Future] = [watched("sample", sampling)]
     for group in target.groups:
         awaited = [steps[-1], *inputs[group]]
-        fitting = fit_group.submit(plan, planned, group, return_state=False, wait_for=awaited)
+        fitting = fit_group.submit(whole(plan), whole(planned), group, return_state=False, wait_for=awaited)
         steps.append(watched("fit", fitting))
     return steps
 
@@ -174,19 +177,25 @@ def _submit_refinement(plan: Plan, planned: PlannedItem, inputs: _Inputs, made: 
         plan.source, planned.adapter, plan.spec.strings, return_state=False, wait_for=begun
     )
     sampled = watched("sample", sampling)
-    training = refine_adapter.submit(plan, start, planned, return_state=False, wait_for=[sampled])
+    training = refine_adapter.submit(
+        whole(plan), whole(start), whole(planned), return_state=False, wait_for=[sampled]
+    )
     return [*begun, sampled, watched("refine", training)]
 
 
 def _submit_verdict(item: PreparedItem, rung: _RungRun) -> _RungRun:
     """The one transfer that was asked for is validated and judged."""
-    validating = validate_adapter.submit(rung.plan, item, rung.steps[-1], return_state=False)
+    validating = validate_adapter.submit(
+        whole(rung.plan), whole(item), result_of(rung.steps[-1]), return_state=False
+    )
     return replace(rung, steps=(*rung.steps, watched("validate", validating)))
 
 
 def _submit_measurement(item: PreparedItem, rung: _RungRun) -> _RungRun:
     """One transfer of several is measured, to be chosen from."""
-    measuring = measure_candidate.submit(rung.plan, item, rung.steps[-1], return_state=False)
+    measuring = measure_candidate.submit(
+        whole(rung.plan), whole(item), result_of(rung.steps[-1]), return_state=False
+    )
     return replace(rung, steps=(*rung.steps, watched("measure", measuring)))
 
 
@@ -211,8 +220,9 @@ def settle_item(run: ItemRun) -> ItemOutcome:
 def _settle_choice(
     item: PreparedItem, candidates: Sequence[Candidate], broken: Mapping[str, str]
 ) -> ItemOutcome:
-    with _tags(item.planned):
-        choosing = watched("validate", choose_candidate.submit(item, candidates, broken, return_state=False))
+    choosing = watched(
+        "validate", choose_candidate.submit(whole(item), candidates, broken, return_state=False)
+    )
     why = _failure([choosing])
     if why:
         return register_failure(item, why)

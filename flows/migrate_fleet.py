@@ -7,6 +7,7 @@ second time resumes or finds everything done.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,19 +17,23 @@ from prefect import flow, runtime
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
 from cross_lora_core.migration import ItemOutcome, MigrationOutcome, MigrationRequest, Plan
-from flows.base_groups import submit_shared
+from flows.base_groups import GroupFutures, submit_shared
 from flows.fleet_items import ItemRun, announce_items, settle_item, submit_item
+from flows.fleet_parts import run_in_parts
 from flows.outages import riding_out, wait_out
-from flows.run_labels import label_run
+from flows.run_labels import label_migration
 from flows.task_runners import RUNNER
 from tasks.finish_migration import finish_migration
-from tasks.plan_migration import PreparedItem, plan_migration
+from tasks.plan_migration import PreparedItem, PreparedMigration, plan_migration
 from tasks.summary_artifacts import artifact_key
 
 __all__ = ["migrate_fleet"]
 
 _TASK_RUNS_IN_FLIGHT = 400
 """Task runs of items submitted and not settled; a Prefect server that gets thousands at once falls behind."""
+
+_PROGRESS_SECONDS = 5.0
+"""Between two changes of the progress artifact."""
 
 
 def _run_name() -> str:
@@ -51,29 +56,36 @@ def migrate_fleet(request: MigrationRequest) -> MigrationOutcome:
 
 def _migrate(request: MigrationRequest) -> MigrationOutcome:
     prepared = plan_migration(request)
-    plan = prepared.plan
-    label_run(
-        base=[plan.source.name], target=[one.base.name for one in plan.targets], method=[plan.spec.method]
-    )
-    settled = _run_items(plan, [item for item in prepared.items if item.outcome is None])
+    label_migration(prepared.plan)
+    settled = _run_items(prepared, [item for item in prepared.items if item.outcome is None])
     outcomes = [item.outcome or settled[item.item_id] for item in prepared.items]
     return finish_migration(prepared, outcomes)
 
 
-def _run_items(plan: Plan, pending: Sequence[PreparedItem]) -> dict[int, ItemOutcome]:
-    """What became of every pending item; only so many are on their way at a time."""
+def _run_items(prepared: PreparedMigration, pending: Sequence[PreparedItem]) -> dict[int, ItemOutcome]:
+    """What became of every pending item; what several need is submitted once, before all of them."""
+    plan = prepared.plan
     settling = _Settling(plan.source.name, len(pending))
     shared = submit_shared(replace(plan, items=tuple(item.planned for item in pending)))
     announce_items(plan, pending)
     try:
-        for item in pending:
+        run_in_parts(prepared, pending, lambda part: _run_part(plan, part, shared, settling))
+    except Exception:  # whatever comes next must not meet task runs of this attempt
+        wait_out(shared.values())
+        raise
+    return settling.outcomes
+
+
+def _run_part(plan: Plan, items: Sequence[PreparedItem], shared: GroupFutures, settling: _Settling) -> None:
+    """Run some items in the current flow run; only so many task runs are on their way at a time."""
+    try:
+        for item in items:
             settling.make_room()
             settling.under_way.append(submit_item(plan, item, shared))
         settling.settle_all()
-    except Exception:  # whatever comes next must not meet task runs of this attempt
-        wait_out([*shared.values(), *(step for run in settling.under_way for step in run.own)])
+    except Exception:
+        wait_out(step for run in settling.under_way for step in run.own)
         raise
-    return settling.outcomes
 
 
 class _Settling:
@@ -83,6 +95,7 @@ class _Settling:
         self.under_way: deque[ItemRun] = deque()
         self.outcomes: dict[int, ItemOutcome] = {}
         self._expected = expected
+        self._shown = time.monotonic()
         self._progress: Any = create_progress_artifact(
             0.0 if expected else 100.0,
             key=artifact_key("progress", base),
@@ -100,5 +113,12 @@ class _Settling:
     def _settle_first(self) -> None:
         run = self.under_way[0]
         self.outcomes[run.prepared.item_id] = settle_item(run)
-        update_progress_artifact(self._progress, 100.0 * len(self.outcomes) / self._expected)
+        self._show()
         self.under_way.popleft()
+
+    def _show(self) -> None:
+        """Now and then, and at the end: each time costs a connection to the server."""
+        now, share = time.monotonic(), len(self.outcomes) / self._expected
+        if share == 1 or now - self._shown >= _PROGRESS_SECONDS:
+            update_progress_artifact(self._progress, 100.0 * share)
+            self._shown = now

@@ -21,6 +21,7 @@ from prefect_ray.task_runners import PrefectRayFuture
 from cross_lora_core.errors import ClusterUnavailable
 from cross_lora_core.settings import Settings, load_settings
 from flows.cluster_workers import fingerprint, no_device, refuse_unlike
+from flows.tag_limits import LimitedTags
 from tasks.device_slots import DEVICE_TAG, count_gpus, count_slots
 
 __all__ = ["DeviceRayRunner", "device_of", "make_runner"]
@@ -52,6 +53,7 @@ class DeviceRayRunner(RayTaskRunner[Any]):  # type: ignore[misc]
             where = self.address or "a local Ray cluster"
             raise ClusterUnavailable("an answer", type(error).__name__, where, remedy) from error
         self._awaited: list[Any] = []
+        self._tags = LimitedTags()
         try:
             self._device = device_of(ray.cluster_resources(), load_settings())  # type: ignore[no-untyped-call]
             if self.address:
@@ -72,7 +74,7 @@ class DeviceRayRunner(RayTaskRunner[Any]):  # type: ignore[misc]
         awaited = list(wait_for or ())
         self._awaited = [one.wrapped_future for one in awaited if isinstance(one, PrefectRayFuture)]
         with remote_options(**(self._device if DEVICE_TAG in task.tags else {})):
-            return super().submit(task, parameters, awaited, dependencies)
+            return super().submit(self._tags.lean(task), parameters, awaited, dependencies)
 
     def _exchange_prefect_for_ray_futures(
         self, kwargs_prefect_futures: dict[str, Any]

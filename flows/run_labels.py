@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from prefect import runtime
 from prefect.client.orchestration import get_client
 
-__all__ = ["label_run"]
+from cross_lora_core.migration import Plan
+
+__all__ = ["label_migration", "label_run"]
+
+
+def label_migration(plan: Plan) -> None:
+    """Add a migration's bases and method to the current flow run."""
+    targets = [one.base.name for one in plan.targets]
+    label_run(base=[plan.source.name], target=targets, method=[plan.spec.method])
 
 
 def label_run(**labels: Sequence[str]) -> None:

@@ -7,15 +7,31 @@ Tasks tagged `device` need a device each; how it is reserved is the runner's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
+from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from prefect.tasks import Task
 
 from cross_lora_core.errors import ConfigurationError
 from cross_lora_core.settings import Settings, load_settings
+from flows.tag_limits import LimitedTags
 
-__all__ = ["RUNNER", "chosen_runner"]
+__all__ = ["RUNNER", "BorrowedRunner", "chosen_runner"]
+
+
+class _Threads(ThreadPoolTaskRunner[Any]):
+    """Prefect's threads; a task loses the tags that nothing counts."""
+
+    def __init__(self, max_workers: int | None = None) -> None:
+        super().__init__(max_workers)
+        self._tags = LimitedTags()
+
+    def submit(self, task: Task[..., Any], *values: Any, **named: Any) -> Any:
+        """Submit a task."""
+        return super().submit(self._tags.lean(task), *values, **named)
 
 
 class _RunnerOfSettings(ThreadPoolTaskRunner[Any]):
@@ -30,6 +46,29 @@ RUNNER: Any = _RunnerOfSettings()
 """For `@flow(task_runner=RUNNER)`."""
 
 
+class BorrowedRunner(TaskRunner[Any]):
+    """A runner that another flow run has started and will stop; a child flow run submits to it."""
+
+    def __init__(self, started: TaskRunner[Any]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._lender = started
+
+    def duplicate(self) -> BorrowedRunner:
+        """Another loan of the same runner."""
+        return BorrowedRunner(self._lender)
+
+    def submit(
+        self,
+        task: Task[..., Any],
+        parameters: dict[str, Any],
+        wait_for: Iterable[PrefectFuture[Any]] | None = None,
+        dependencies: dict[str, set[Any]] | None = None,
+    ) -> PrefectFuture[Any]:
+        """Submit a task to the lender."""
+        submitted: PrefectFuture[Any] = self._lender.submit(task, parameters, wait_for, dependencies)
+        return submitted
+
+
 def chosen_runner(settings: Settings) -> TaskRunner[Any]:
     """The task runner of the settings, not started yet.
 
@@ -37,7 +76,7 @@ def chosen_runner(settings: Settings) -> TaskRunner[Any]:
         ConfigurationError: the extra it needs is not installed.
     """
     if settings.task_runner == "threads":
-        return ThreadPoolTaskRunner(max_workers=settings.workers)
+        return _Threads(max_workers=settings.workers)
     try:
         module = import_module(f"flows.{settings.task_runner}_runner")
     except ModuleNotFoundError as error:

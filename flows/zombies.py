@@ -7,7 +7,7 @@ by this; both then find in the store what the other made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
@@ -24,6 +24,8 @@ from pydantic import Field
 __all__ = ["FreedRun", "free_dead_runs", "resume_dead_runs"]
 
 _FLOWS = ["migrate-fleet", "factorize-base"]
+_PARTS = ["migrate-fleet-part"]
+"""Child flow runs of those; they die with their parents, and resumed parents start others."""
 _PAGE = 200
 
 
@@ -47,19 +49,22 @@ def free_dead_runs(*, silent_seconds: float, attempts: int, within_hours: float 
         within_hours: crashes before that are left alone.
     """
     with get_client(sync_client=True) as client:
-        for run in _runs(client, StateType.PENDING, StateType.RUNNING):
-            _crash_if_silent(client, run, timedelta(seconds=silent_seconds))
+        for names, deployed in ((_FLOWS, True), (_PARTS, False)):
+            for run in _runs(client, names, StateType.PENDING, StateType.RUNNING, deployed=deployed):
+                _crash_if_silent(client, run, timedelta(seconds=silent_seconds))
         since = datetime.now(UTC) - timedelta(hours=within_hours)
-        crashed = [run for run in _runs(client, StateType.CRASHED) if _changed(run) >= since]
+        crashed = [run for run in _runs(client, _FLOWS, StateType.CRASHED) if _changed(run) >= since]
         return [_resume(client, run, attempts) for run in crashed]
 
 
-def _runs(client: SyncPrefectClient, *states: StateType) -> Iterator[FlowRun]:
-    """Runs of deployments; a run from a terminal has nobody to start it again."""
+def _runs(
+    client: SyncPrefectClient, names: Sequence[str], *states: StateType, deployed: bool = True
+) -> Iterator[FlowRun]:
+    """Runs of deployments, as a run from a terminal has nobody to start it again; or of none."""
     where = FlowRunFilter.model_validate(
-        {"state": {"type": {"any_": list(states)}}, "deployment_id": {"is_null_": False}}
+        {"state": {"type": {"any_": list(states)}}, "deployment_id": {"is_null_": not deployed}}
     )
-    flows = FlowFilter.model_validate({"name": {"any_": _FLOWS}})
+    flows = FlowFilter.model_validate({"name": {"any_": list(names)}})
     found: list[FlowRun] = []
     while page := client.read_flow_runs(
         flow_filter=flows, flow_run_filter=where, limit=_PAGE, offset=len(found)

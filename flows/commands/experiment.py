@@ -58,8 +58,8 @@ def run(
 
 
 def _run(file: Path, cell: str, force: bool) -> ExperimentOutcome:
-    from flows.commands.interrupts import noticing_interrupts
     from flows.commands.terminal import TerminalProgress
+    from flows.interrupts import noticing_interrupts
     from flows.outages import telling_outages
     from flows.progress import listening
     from flows.run_experiment import run_experiment

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from prefect import flow
 
-from flows.commands.interrupts import noticing_interrupts
+from flows.interrupts import noticing_interrupts
 
 
 @pytest.fixture(autouse=True)

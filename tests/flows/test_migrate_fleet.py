@@ -18,6 +18,7 @@ from cross_lora_core.migration import MigrationOutcome, MigrationRequest
 from cross_lora_core.models import open_base
 from cross_lora_core.settings import load_settings
 from flows.migrate_fleet import migrate_fleet
+from tasks.report_migration import gather_report
 from tests.support.oracle import dense
 from tests.support.tolerances import assert_close
 
@@ -382,7 +383,14 @@ def test_a_run_is_found_by_its_tags_and_leaves_artifacts(fleet):
         "measured",
         "plain",
     ]
-    assert {one["name"] for one in tasks if "adapter:plain" in one["tags"]} >= {
-        "publish plain for new-gemma",
-        "validate plain on new-gemma",
-    }
+    assert {one["name"] for one in tasks} >= {"publish plain for new-gemma", "validate plain on new-gemma"}
+
+
+def test_the_page_of_many_adapters_is_not_drawn_and_says_where_the_measures_are(fleet, monkeypatch):
+    request = request_for(fleet, adapters=[fleet.adapter("measured")])
+    monkeypatch.setattr("tasks.report_migration._DETAILED_ITEMS", 0)
+    outcome = migrate_fleet(request)
+    page = Path(outcome.report).read_text()
+    assert "<svg" not in page
+    assert f"cross-lora report {outcome.migration} --json" in page
+    assert len(gather_report(outcome.migration, whole=True).items[0].modules) == 16
