@@ -9,7 +9,6 @@ from cross_lora_core.storage.base import StoredObject
 
 __all__ = ["RecentLooks"]
 
-_SECONDS = 60.0
 _MOST = 100_000
 
 
@@ -22,7 +21,7 @@ class RecentLooks:
         most: keys remembered; the ones noted longest ago are forgotten first.
     """
 
-    def __init__(self, seconds: float = _SECONDS, most: int = _MOST) -> None:
+    def __init__(self, seconds: float, most: int = _MOST) -> None:
         self._seconds, self._most = seconds, most
         self._seen: dict[str, tuple[float, StoredObject | None]] = {}
         self._lock = threading.Lock()

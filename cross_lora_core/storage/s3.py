@@ -45,6 +45,7 @@ from cross_lora_core.storage.s3_reading import download, read_pieces, read_whole
 __all__ = ["S3Store"]
 
 _PART, _MOST_PARTS = 32 << 20, 10_000
+_LOOK_SECONDS = 60.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -67,14 +68,14 @@ class S3Store(Store):
         self.bucket, self.prefix, self.options = bucket, location.prefix, location.options
         self.url, self._place = location.url, location.place
         self._cache = ReadCache(self.options.cache or default_cache(), self.options.cache_bytes)
-        self._client, self._looks = connect(self.options), RecentLooks()
+        self._client, self._looks = connect(self.options), RecentLooks(_LOOK_SECONDS)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name not in ("_client", "_looks")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._client, self._looks = connect(self.options), RecentLooks()
+        self._client, self._looks = connect(self.options), RecentLooks(_LOOK_SECONDS)
 
     def put(self, key: str, data: bytes | Path, *, durable: bool = True) -> StoredObject:  # noqa: ARG002
         """See `Store.put`; files above 32 MB go up in parts, several at once.

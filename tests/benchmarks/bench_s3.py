@@ -15,11 +15,13 @@ import os
 import platform
 import tempfile
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 BUCKET = "bench"
+Place = Callable[[str], str]
 ROLES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
@@ -57,7 +59,7 @@ def least_of_base(location: str) -> dict[str, int]:
     return {"whole": base.stored_bytes, "least": sum(one.stop - one.start for one in [*inside, *norms])}
 
 
-def measure_steps(place: Callable[[str], str], local: Path, options: argparse.Namespace) -> dict[str, Any]:
+def measure_steps(place: Place, local: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Traffic of each step, one after the other in this process."""
     from cross_lora_core.migration import MigrationRequest
     from cross_lora_core.models import open_base
@@ -72,57 +74,81 @@ def measure_steps(place: Callable[[str], str], local: Path, options: argparse.Na
     def step(name: str, work: Callable[[], Any], least: Callable[[], int]) -> None:
         with counting() as traffic:
             work()
-        steps[name] = traffic.summary() | {"least": least()}
+        steps[name] = _compared(traffic, least())
 
-    def migrate(number: int) -> None:
+    def migrate(*numbers: int) -> None:
         request = MigrationRequest(
-            source=source, targets=[target], adapters=[place(f"adapters/a{number}")], rank=options.rank
+            source=source,
+            targets=[target],
+            adapters=[place(f"adapters/a{number}") for number in numbers],
+            rank=options.rank,
         )
         outcome = migrate_fleet(request)
         assert outcome.complete, outcome
 
-    def moved(number: int) -> int:
-        """Bytes of an adapter and of what came of it."""
-        keys = [key for key in store.list("adapters/") if f"/a{number}/" in key or f"a{number}-" in key]
+    def moved(*numbers: int) -> int:
+        """Bytes of adapters and of what came of them."""
+        keys = [
+            key for key in store.list("adapters/") if key.split("/")[-3] in {f"a{one}" for one in numbers}
+        ]
         found = [store.stat(key) for key in keys]
-        return bytes_of(local / f"adapters/a{number}") + sum(one.size for one in found if one)
+        return sum(bytes_of(local / f"adapters/a{one}") for one in numbers) + sum(
+            one.size for one in found if one
+        )
 
     whole = least_of_base(source)
     step("digest of the source, once", lambda: open_base(source, shared=store).digest, lambda: whole["whole"])
     step("factorize the source", lambda: factorize_base(source, options.rank), lambda: whole["least"])
-    for number in range(1, options.adapters + 1):
+    for number in (1, 2, 3):
         step(f"adapter {number}", lambda: migrate(number), lambda: moved(number))  # noqa: B023
+    rest = range(4, options.adapters + 1)
+    step(f"{len(rest)} more at once", lambda: migrate(*rest), lambda: moved(*rest))
     return steps
 
 
-def measure_streams(place: Callable[[str], str], size: int) -> dict[str, Any]:
-    """Megabytes per second up and down, over one stream and over several, the best of three in turn."""
-    import dataclasses
+def _compared(traffic: Any, least: int) -> dict[str, Any]:
+    moved = traffic.received + traffic.sent
+    between = traffic.of("store/projections")
+    return {
+        "least": least,
+        "over least": moved / least,
+        "over least without projections": (moved - between.received - between.sent) / least,
+    } | traffic.summary()
 
-    from cross_lora_core.storage import S3Location, S3Store
 
+def measure_streams(place: Place, size: int, turns: int = 3) -> dict[str, Any]:
+    """Megabytes per second up and down, over one stream and over eight in turn, the best of some turns."""
     best: dict[str, float] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "object"
-        file.write_bytes(os.urandom(size))
-        for turn in range(3):
-            for name, streams in (("one", 1), ("several", 8)):
-                at = S3Location.parse(place(f"speed/{name}-{turn}"))
-                options = dataclasses.replace(
-                    at.options, streams=streams, cache=Path(scratch) / f"{name}-{turn}"
-                )
-                store = S3Store(at.bucket, at.prefix, options)
-                seconds = {"up": _timed(lambda: store.put("object", file))}  # noqa: B023
-                reader = S3Store(
-                    at.bucket,
-                    at.prefix,
-                    dataclasses.replace(options, cache=Path(scratch) / f"down-{name}-{turn}"),
-                )
-                seconds["down"] = _timed(lambda: reader.fetch("object"))  # noqa: B023
-                for way, taken in seconds.items():
-                    best[f"{way}, {name}"] = max(best.get(f"{way}, {name}", 0.0), size / 2**20 / taken)
-    ratios = {way: best[f"{way}, several"] / best[f"{way}, one"] for way in ("up", "down")}
-    return {"megabytes": size >> 20, "MB/s": best, "several over one": ratios}
+    for _ in range(turns):
+        for streams in (1, 8):
+            with tempfile.TemporaryDirectory() as scratch:
+                taken = _there_and_back(place(f"speed/{uuid.uuid4()}"), Path(scratch), size, streams)
+            for way, seconds in taken.items():
+                name = f"{way}, {streams} streams"
+                best[name] = max(best.get(name, 0.0), size / 2**20 / seconds)
+    ratios = {way: best[f"{way}, 8 streams"] / best[f"{way}, 1 streams"] for way in ("up", "down")}
+    return {"megabytes": size >> 20, "MB/s": best, "eight over one": ratios, "turns": turns}
+
+
+def measure_paced(server: Any, size: int) -> dict[str, Any]:
+    """The same where each connection is as slow as one to a server far away."""
+    from tests.support.paced_proxy import paced_proxy
+
+    with paced_proxy(server.port, 20 << 20) as port:
+        paced = f"http://127.0.0.1:{port}"
+        return measure_streams(lambda prefix: server.url(BUCKET, prefix, endpoint=paced), size, turns=1)
+
+
+def _there_and_back(url: str, scratch: Path, size: int, streams: int) -> dict[str, float]:
+    """Seconds that a put takes, and the fetch of a machine that has no copy, hashing included."""
+    from cross_lora_core.storage import open_store
+
+    (scratch / "object").write_bytes(os.urandom(size))
+    writer, reader = (open_store(f"{url}&streams={streams}&cache={scratch / name}") for name in ("a", "b"))
+    return {
+        "up": _timed(lambda: writer.put("object", scratch / "object")),
+        "down": _timed(lambda: reader.fetch("object")),
+    }
 
 
 def _timed(work: Callable[[], Any]) -> float:
@@ -193,7 +219,8 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
             "machine": machine(),
             "options": vars(options),
             "steps": measure_steps(place, scratch / "local", options),
-            "streams": measure_streams(place, options.megabytes << 20),
+            "streams on loopback": measure_streams(place, options.megabytes << 20),
+            "streams of 20 MB/s each": measure_paced(server, options.megabytes << 20),
         }
 
 

@@ -19,7 +19,7 @@ def test_what_was_seen_is_there_for_a_moment(monkeypatch):
 
 
 def test_what_was_missing_is_until_somebody_looks_again():
-    looks = RecentLooks()
+    looks = RecentLooks(seconds=60)
     assert not looks.was_missing("k")
     looks.note("k", None)
     assert looks.was_missing("k")
@@ -32,7 +32,7 @@ def test_what_was_missing_is_until_somebody_looks_again():
 
 
 def test_its_memory_is_bounded():
-    looks = RecentLooks(most=2)
+    looks = RecentLooks(seconds=60, most=2)
     for key in ("a", "b", "a", "c"):
         looks.note(key, ONE)
     assert [key for key in "abc" if looks.found(key)] == ["a", "c"]
