@@ -12,7 +12,7 @@ from cross_lora_core.errors import BaseModelError, ConfigurationError, ObjectCor
 from cross_lora_core.models import BaseModel, Role, local_base, open_base
 from cross_lora_core.models import checkpoint as checkpoint_module
 from cross_lora_core.models import digest as digest_module
-from cross_lora_core.storage import LocalStore
+from cross_lora_core.storage import LocalStore, s3_reading
 from tests.models.conftest import PicoFactory
 from tests.support.buckets import Requests, mocked_buckets, upload
 
@@ -192,3 +192,24 @@ def test_a_copy_of_another_digest_is_not_made(url: str) -> None:
 
 def test_a_base_on_a_disk_is_its_own_copy(pico: PicoFactory) -> None:
     assert local_base(str(pico("llama")), "0" * 64) == pico("llama")
+
+
+def test_a_large_tensor_comes_by_several_requests_each_compared_with_its_blocks(
+    url: str, pico: PicoFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint_module, "BLOCK", 256)
+    monkeypatch.setattr(s3_reading, "_PART", 512)
+    base = open_base(url, cache_folder=tmp_path / "c")
+    base.digest  # noqa: B018
+    asked = requests_of(base)
+    weight = base.read_weight(1, Role.down)
+    assert torch.equal(weight, open_base(pico("llama", shards=3)).read_weight(1, Role.down))
+    assert [size for _, size in asked] == [512] * (weight.nbytes // 512)
+    real = s3_reading.read_pieces
+
+    def spoiled(*arguments, **how):
+        return (bytes(len(piece)) for piece in real(*arguments, **how))
+
+    monkeypatch.setattr(s3_reading, "read_pieces", spoiled)
+    with pytest.raises(BaseModelError, match="that the base's digest was made of"):
+        base.read_weight(1, Role.down)
