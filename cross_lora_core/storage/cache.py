@@ -65,7 +65,7 @@ class ReadCache:
         Where they share a disk they share the bytes too, until one of them is removed.
         """
         with suppress(StoreRefused, StoreUnavailable, OSError), self._turn(known):  # it can be fetched again
-            if not (self.folder / known.sha256).exists():
+            if known.size <= self.limit and not (self.folder / known.sha256).exists():
                 self._filled(known, lambda aside: _link(file, aside))
 
     @contextmanager

@@ -94,6 +94,13 @@ def test_a_kept_file_that_its_owner_changes_is_no_copy_any_more(tmp_path):
     assert cache.copy(wanted, lambda aside: aside.write_bytes(b"x")).read_bytes() == b"x"
 
 
+def test_a_file_larger_than_the_cache_is_not_kept(tmp_path):
+    cache, file = ReadCache(tmp_path / "c", 5), tmp_path / "file"
+    file.write_bytes(b"a" * 10)
+    cache.keep(StoredObject("k", *sha256_of(file)), file)
+    assert copies_in(cache.folder) == []
+
+
 def test_a_disk_that_takes_no_copy_is_no_obstacle(tmp_path):
     (tmp_path / "file").write_bytes(b"x")
     ReadCache(tmp_path / "file" / "c", 100).keep(StoredObject("k", *sha256_of(b"x")), tmp_path / "file")

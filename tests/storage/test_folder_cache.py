@@ -12,6 +12,7 @@ import pytest
 from cross_lora_core.errors import ObjectCorrupted, StoreRefused, StoreUnavailable
 from cross_lora_core.storage import LocalFolder
 from cross_lora_core.storage.folder_cache import FolderCache
+from cross_lora_core.storage.turns import one_at_a_time
 
 NAMES = ("a", "b")
 
@@ -125,6 +126,17 @@ def test_copies_that_were_not_asked_for_lately_make_room(tmp_path):
     fourth = cache.copy(remote(tmp_path / "4", size=100), NAMES, fine)
     assert third.exists(), "somebody may be reading it"
     assert fourth.exists()
+
+
+def test_a_copy_that_somebody_asks_for_right_now_stays(tmp_path):
+    cache = FolderCache(tmp_path / "cache", 20)
+    first = cache.copy(remote(tmp_path / "1"), NAMES, fine)
+    os.utime(first, (time.time() - 9_000,) * 2)
+    with one_at_a_time(cache.root / f".lock-{first.name}"):
+        cache.copy(remote(tmp_path / "2"), NAMES, fine)
+        assert first.exists()
+    cache.copy(remote(tmp_path / "3"), NAMES, fine)
+    assert not first.exists()
 
 
 def test_what_killed_processes_left_is_removed_after_a_day(source, cache):
