@@ -127,7 +127,7 @@ def register_verdict(
         usable: whether the output may be kept as the item's.
         ladder: what was tried before this was chosen.
     """
-    measures = [asdict(one.measure) for one in projected_modules(plan, item.planned).values()]
+    measures = [dict(vars(one.measure)) for one in projected_modules(plan, item.planned).values()]
     landed = evidence.function.landing.landed if evidence.function else 0
     failed = decision.verdict == "failed"
     with open_catalog().begin() as work:

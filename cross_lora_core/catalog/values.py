@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import String, Text
@@ -22,20 +22,27 @@ def check_values(table: SqlTable, values: Mapping[str, Any]) -> None:
         FinalError: a number, or one of a list of numbers, is not finite.
     """
     for name, value in values.items():
-        where = f"{table.name}.{name}"
-        kind = table.c[name].type
-        limit = kind.length if isinstance(kind, String) and not isinstance(kind, Text) else None
-        if isinstance(value, str) and limit is not None and len(value) > limit:
-            remedy = "Use a shorter one."
-            raise ConfigurationError(
-                f"at most {limit} characters", f"{len(value)}, {value[:40]}…", where, remedy
-            )
-        numbers = value if isinstance(value, list) else [value]
-        if any(isinstance(one, float) and not math.isfinite(one) for one in numbers):
-            remedy = (
-                "The model or the adapter gave an undefined result; check it with `cross-lora adapter check`."
-            )
-            raise FinalError("finite numbers", "NaN or infinity", where, remedy)
+        if isinstance(value, str):
+            _check_length(table, name, value)
+        elif isinstance(value, float | list):
+            _check_numbers(table, name, value if isinstance(value, list) else [value])
+
+
+def _check_length(table: SqlTable, name: str, value: str) -> None:
+    kind = table.c[name].type
+    limit = kind.length if isinstance(kind, String) and not isinstance(kind, Text) else None
+    if limit is not None and len(value) > limit:
+        got = f"{len(value)}, {value[:40]}…"
+        where, remedy = f"{table.name}.{name}", "Use a shorter one."
+        raise ConfigurationError(f"at most {limit} characters", got, where, remedy)
+
+
+def _check_numbers(table: SqlTable, name: str, values: Sequence[Any]) -> None:
+    if any(isinstance(one, float) and not math.isfinite(one) for one in values):
+        remedy = (
+            "The model or the adapter gave an undefined result; check it with `cross-lora adapter check`."
+        )
+        raise FinalError("finite numbers", "NaN or infinity", f"{table.name}.{name}", remedy)
 
 
 def json_safe(value: Any) -> Any:

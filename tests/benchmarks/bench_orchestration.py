@@ -104,7 +104,7 @@ def run_ours(arguments: argparse.Namespace) -> dict[str, Any]:
     from flows.progress import listening
     from tests.benchmarks.stubbed_fleet import RANK, bytes_for_groups, stub_compute
 
-    stub_compute()
+    stub_compute(rows=not arguments.without_rows)
     fleet = arguments.scratch / "fleet"
     os.environ["CROSS_LORA_GROUP_BYTES"] = str(bytes_for_groups(fleet / "new-base", arguments.groups))
     watch = Watch(arguments.task_runs)
@@ -268,7 +268,8 @@ def described(arguments: argparse.Namespace) -> dict[str, Any]:
     machine = {"cores": os.cpu_count(), "load": os.getloadavg(), "processor": platform.machine()}
     versions = {name: version(name) for name in ("prefect", "sqlalchemy", "torch")}
     asked = {
-        name: getattr(arguments, name) for name in ("adapters", "groups", "layers", "workers", "task_runs")
+        name: getattr(arguments, name)
+        for name in ("adapters", "groups", "layers", "workers", "task_runs", "without_rows")
     }
     return {
         "machine": machine,
@@ -285,6 +286,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--groups", type=int, default=2, help="layer groups of the target")
     parser.add_argument("--layers", type=int, default=28, help="of both bases")
     parser.add_argument("--workers", type=int, default=8, help="threads of the task runner")
+    parser.add_argument(
+        "--without-rows", action="store_true", help="orchestration alone: no verdicts in the catalog"
+    )
     parser.add_argument("--backend", choices=BACKENDS, action="append")
     parser.add_argument("--flow", choices=FLOWS, action="append")
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for everything that is written")

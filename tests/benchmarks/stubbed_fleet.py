@@ -12,7 +12,7 @@ from typing import Any
 
 import tasks.validate_adapter
 from cross_lora_core.evaluation import Decision, Evidence, FunctionCheck, Landing, Verdict
-from cross_lora_core.migration import ModuleMeasure, Plan, PlannedItem, Projected, adapter_prefix
+from cross_lora_core.migration import ItemOutcome, ModuleMeasure, Plan, PlannedItem, Projected, adapter_prefix
 from cross_lora_core.models import open_base
 from cross_lora_core.models.layers import factor_bytes
 from cross_lora_core.storage import StoredObject
@@ -46,13 +46,17 @@ def bytes_for_groups(base: Path, groups: int) -> int:
     return 2 * per_group * factor_bytes(opened, 0, RANK)
 
 
-def stub_compute() -> None:
-    """Replace, in this process, what the tasks of method `cross-lora` do with weights."""
+def stub_compute(*, rows: bool) -> None:
+    """Replace, in this process, what the tasks of method `cross-lora` do with weights.
+
+    Args:
+        rows: register each verdict in the catalog, with a measure per module, as the product does.
+    """
     factorize_group.fn = _factorized
     align_group.fn = _aligned
     project_group.fn = _projected
     publish_adapter.fn = _published
-    validate_adapter.fn = _validated
+    validate_adapter.fn = _validated if rows else _judged
     tasks.validate_adapter.projected_modules = _measures
 
 
@@ -78,6 +82,13 @@ def _validated(plan: Plan, item: Any, published: Published) -> Any:
     evidence = Evidence((), FunctionCheck(Landing(landed, landed, 0), 0.1, 0.1), None)
     decision = Decision(Verdict.unverified, "the compute is stubbed")
     return register_verdict(plan, item, published, evidence, decision)
+
+
+def _judged(plan: Plan, item: Any, published: Published) -> ItemOutcome:
+    name, target, landed = item.planned.adapter.name, item.planned.target.name, len(item.planned.landings)
+    return ItemOutcome(
+        name, target, "done", "unverified", "the compute is stubbed", landed, landed, published.url
+    )
 
 
 def _measures(plan: Plan, item: PlannedItem) -> dict[Any, Projected]:
