@@ -17,9 +17,11 @@ import torch
 
 from cross_lora_core.settings import Settings, load_settings
 
-__all__ = ["DEVICE_TAG", "count_gpus", "count_slots", "device_slot", "torch_device"]
+__all__ = ["DEVICE_TAG", "count_gpus", "count_slots", "device_slot", "small_products", "torch_device"]
 
 DEVICE_TAG = "device"
+
+_THREADS = torch.get_num_threads()
 
 _slot: ContextVar[int] = ContextVar("slot", default=0)
 
@@ -70,6 +72,21 @@ def device_slot() -> Iterator[torch.device]:
             yield torch_device()
         finally:
             _slot.reset(token)
+
+
+@contextmanager
+def small_products() -> Iterator[None]:
+    """On the CPU, where other tasks have the other cores, torch takes one of them while the block runs.
+
+    A skinny product that every task shares out to all cores spends most of its time waiting for them.
+    """
+    settings = load_settings()
+    shared = not count_gpus(settings) and count_slots(settings) > 1
+    torch.set_num_threads(1 if shared else _THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(_THREADS)
 
 
 def torch_device() -> torch.device:

@@ -26,7 +26,7 @@ from cross_lora_core.migration import (
 from cross_lora_core.models import LayerGroup, Role
 from cross_lora_core.storage import StoredObject
 from tasks.adapters_in_memory import source_updates
-from tasks.device_slots import DEVICE_TAG, device_slot
+from tasks.device_slots import DEVICE_TAG, device_slot, small_products
 from tasks.group_files import factor_reader
 from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
 
@@ -45,7 +45,7 @@ def project_group(
     """Carry an adapter's updates of a layer group to the target (Eq. 7) and store the new factors."""
 
     def write(path: Path) -> None:
-        with device_slot() as device:
+        with device_slot() as device, small_products():
             write_projections(path, _project(source, item, group, spec, factors, device))
 
     key = projection_key(source, item.target, item.adapter.digest, spec, group.first, group.last)

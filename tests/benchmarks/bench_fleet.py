@@ -237,9 +237,6 @@ def published_approach(stand: Stand) -> dict[str, Any]:
 
 def run_step(arguments: argparse.Namespace) -> dict[str, Any]:
     """One step in a process of its own."""
-    import torch
-
-    torch.set_num_threads(arguments.threads)
     if arguments.step == "memory":
         return measured_memory(arguments)
     stand = Stand(arguments)
@@ -264,7 +261,6 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--distinct", type=int, default=10, help="adapters that are made")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="tasks at a time")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of torch, within a task")
     parser.add_argument("--group-bytes", type=int, default=256 * 2**20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-published", dest="published", action="store_false", help="leave the SVDs out")

@@ -29,6 +29,7 @@ from cross_lora_core.migration import (
     write_factors,
 )
 from cross_lora_core.models import open_base
+from tasks.device_slots import small_products
 from tasks.project_adapter import project_group
 from tasks.publish_adapter import publish_adapter
 from tests.support.fleets import make_adapter
@@ -146,3 +147,13 @@ def test_a_projection_that_a_loss_of_power_spoiled_is_made_anew(plan, spoiled):
     project_all(plan)
     assert {key: store.stat(key).sha256 for key in keys} == stored
     assert publish_adapter.fn(plan, plan.items[0]) == before
+
+
+@pytest.mark.parametrize(("workers", "threads"), [("2", 1), ("1", None)])
+def test_products_take_one_core_where_other_tasks_have_the_others(monkeypatch, workers, threads):
+    before = torch.get_num_threads()
+    monkeypatch.setenv("CROSS_LORA_DEVICE", "cpu")
+    monkeypatch.setenv("CROSS_LORA_WORKERS", workers)
+    with small_products():
+        assert torch.get_num_threads() == (threads or before)
+    assert torch.get_num_threads() == before
