@@ -25,6 +25,7 @@ from cross_lora_core.migration import (
 )
 from cross_lora_core.models import Role
 from cross_lora_core.storage import MARKER, missing
+from tasks.device_slots import small_products
 from tasks.runtime import TASK_OPTIONS, open_ref, open_stored
 
 __all__ = ["Published", "projected_modules", "publish_adapter"]
@@ -76,7 +77,8 @@ def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
     prefix = adapter_prefix(plan.source, item.target, item.adapter.name, item.adapter.digest, plan.spec)
     store = open_stored()
     if store.stat(f"{prefix}/{MARKER}") is None:
-        _assemble(plan, item, prefix)
+        with small_products():
+            _assemble(plan, item, prefix)
     else:
         store.fetch(f"{prefix}/{_WEIGHTS}")  # verified, as what was just written need not be
     return _published(prefix)

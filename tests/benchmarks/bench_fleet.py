@@ -154,11 +154,12 @@ def _alone_and_floor(stand: Stand) -> tuple[list[dict[str, float]], list[dict[st
 
 def _floor(stand: Stand, item: Any) -> dict[str, float]:
     from cross_lora_core.adapters import read_adapter
+    from tasks.device_slots import small_products
     from tasks.runtime import open_stored
 
     store = open_stored()
     published = stand.publish(item)  # was just published: found
-    with Clock() as reading:
+    with Clock() as reading, small_products():
         read_adapter(item.adapter.location)
     with Clock() as writing:
         store.put_folder("adapters/floor", Path(published.url))
