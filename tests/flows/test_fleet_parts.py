@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import threading
 from contextlib import suppress
 
 import httpx
@@ -11,8 +12,10 @@ import pytest
 from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowFilter, FlowRunFilter
+from prefect.context import FlowRunContext
 from prefect.flow_engine import run_flow
 from prefect.states import AwaitingRetry, Running
+from prefect.task_runners import ThreadPoolTaskRunner
 
 import flows.fleet_parts as parting
 import flows.migrate_fleet as migrating
@@ -20,6 +23,7 @@ from cross_lora_core.errors import ObjectNotFound
 from flows.fleet_parts import PART_FLOW, run_in_parts
 from flows.interrupts import noticing_interrupts
 from flows.tag_limits import LimitedTags
+from flows.task_runners import BorrowedRunner
 from flows.zombies import free_dead_runs
 from tests.flows.test_migrate_fleet import by_adapter, catalog, request_for, stored_files
 
@@ -204,3 +208,22 @@ def test_a_task_keeps_the_tags_that_the_server_limits():
         finally:
             client.delete_global_concurrency_limit_by_name("tag:counted-here")
     assert tagged.tags == {"counted-here", "for-nobody"}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_child_on_a_borrowed_runner_uses_its_parents_workers_and_leaves_them_running():
+    @task
+    def worker() -> int:
+        return threading.get_ident()
+
+    @flow(task_runner=ThreadPoolTaskRunner(max_workers=1), persist_result=False)
+    def parent() -> list[int]:
+        lender = FlowRunContext.get().task_runner
+
+        @flow(task_runner=BorrowedRunner(lender), persist_result=False)
+        def child() -> int:
+            return worker.submit().result()
+
+        return [child(), child(), worker.submit().result()]
+
+    assert len(set(parent())) == 1
