@@ -21,6 +21,7 @@ from cross_lora_core.errors import ClusterUnavailable
 from cross_lora_core.settings import Settings
 from flows.cluster_workers import fingerprint, no_device, refuse_unlike
 from flows.tag_limits import LimitedTags
+from flows.task_parameters import bare
 from tasks.device_slots import DEVICE_TAG, count_gpus, count_slots
 
 __all__ = ["DeviceDaskRunner", "local_cluster", "make_runner"]
@@ -67,7 +68,7 @@ class DeviceDaskRunner(DaskTaskRunner):
         """Submit a task, with a device where it needs one."""
         reserved = {DEVICE_TAG: 1} if DEVICE_TAG in task.tags else {}
         with dask.annotate(resources=reserved):  # type: ignore[attr-defined]
-            return super().submit(self._tags.lean(task), parameters, wait_for, dependencies)
+            return super().submit(self._tags.lean(task), bare(parameters), wait_for, dependencies)
 
 
 def make_runner(settings: Settings) -> DeviceDaskRunner:

@@ -22,6 +22,7 @@ from cross_lora_core.errors import ClusterUnavailable
 from cross_lora_core.settings import Settings, load_settings
 from flows.cluster_workers import fingerprint, no_device, refuse_unlike
 from flows.tag_limits import LimitedTags
+from flows.task_parameters import bare
 from tasks.device_slots import DEVICE_TAG, count_gpus, count_slots
 
 __all__ = ["DeviceRayRunner", "device_of", "make_runner"]
@@ -74,7 +75,7 @@ class DeviceRayRunner(RayTaskRunner[Any]):  # type: ignore[misc]
         awaited = list(wait_for or ())
         self._awaited = [one.wrapped_future for one in awaited if isinstance(one, PrefectRayFuture)]
         with remote_options(**(self._device if DEVICE_TAG in task.tags else {})):
-            return super().submit(self._tags.lean(task), parameters, awaited, dependencies)
+            return super().submit(self._tags.lean(task), bare(parameters), awaited, dependencies)
 
     def _exchange_prefect_for_ray_futures(
         self, kwargs_prefect_futures: dict[str, Any]

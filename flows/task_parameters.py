@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, TypeVar, cast
 
 from prefect.futures import PrefectFuture
-from prefect.utilities.annotations import opaque, quote
+from prefect.utilities.annotations import BaseAnnotation, opaque, quote
 
-__all__ = ["result_of", "whole"]
+__all__ = ["bare", "result_of", "whole"]
 
 _ValueT = TypeVar("_ValueT")
 
@@ -28,3 +28,11 @@ def result_of(step: PrefectFuture[Any]) -> Any:
     other one is.
     """
     return opaque(step)
+
+
+def bare(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Parameters without these wraps, for a cluster, which would take them for plain tuples."""
+    return {
+        name: value.unwrap() if isinstance(value, BaseAnnotation) else value
+        for name, value in parameters.items()
+    }
