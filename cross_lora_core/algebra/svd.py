@@ -15,7 +15,7 @@ Besides the weight and the result a few `d x 1.5 rank` blocks and one Gram matri
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -31,8 +31,8 @@ MISSED = 1e-5
 """Largest estimated share of the wanted subspace that the first way may miss."""
 SMALL = 512
 """Width of a Gram matrix up to which float64 costs nothing that matters."""
-_ROWS = 2048
-"""Rows converted to float64 at a time."""
+_ENTRIES = 1 << 20
+"""Of a weight that are looked at or converted to float64 at a time."""
 
 _Triples = tuple[Tensor, Tensor, Tensor]
 
@@ -69,7 +69,7 @@ def _check(weight: Tensor, rank: int) -> None:
         raise ValueError(f"expected a matrix, got shape {list(weight.shape)}")
     if rank < 1:
         raise ValueError(f"expected a rank of at least 1, got {rank}")
-    if not all(bool(torch.isfinite(block).all()) for block in torch.split(weight, _ROWS)):
+    if not all(bool(torch.isfinite(block).all()) for block in _blocks(weight)):
         raise ValueError("expected finite entries, got NaN or infinity in the weight")
 
 
@@ -77,9 +77,13 @@ def _squared_norm(dense: Tensor) -> float:
     return sum(float(block.square().sum()) for block in _in_double(dense))
 
 
+def _blocks(matrix: Tensor) -> Sequence[Tensor]:
+    """Some rows at a time."""
+    return torch.split(matrix, max(1, _ENTRIES // matrix.shape[1]))
+
+
 def _in_double(matrix: Tensor) -> Iterator[Tensor]:
-    """The rows of a matrix in float64, some at a time."""
-    return (block.double() for block in torch.split(matrix, _ROWS))
+    return (block.double() for block in _blocks(matrix))
 
 
 def _zero(dense: Tensor) -> SpectralFactors:
@@ -102,11 +106,11 @@ def _by_leading_vectors(tall: Tensor, rank: int) -> _Triples | None:
     width = tall.shape[1]
     if tall.dtype != torch.float32 or width <= SMALL or 2 * block_width(rank) > width:
         return None
-    return _from_gram(tall, tall.T @ tall, rank) or _from_gram(tall, _gram(tall), rank)
+    return _from_gram(tall, lambda: tall.T @ tall, rank) or _from_gram(tall, lambda: _gram(tall), rank)
 
 
-def _from_gram(tall: Tensor, gram: Tensor, rank: int) -> _Triples | None:
-    basis = leading_basis(gram, rank)
+def _from_gram(tall: Tensor, gram: Callable[[], Tensor], rank: int) -> _Triples | None:
+    basis = leading_basis(gram(), rank)  # which alone holds it
     return None if basis is None else _refined(tall, basis.to(tall.dtype), rank)
 
 

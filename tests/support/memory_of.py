@@ -1,0 +1,92 @@
+"""Peak memory of one piece of work in a process of its own, above where its imports left it.
+
+    python -m tests.support.memory_of factorize|align|project FOLDER
+
+FOLDER holds `base`, and takes `factors`, `maps` and `projections`: each step reads what those before it
+wrote. Prints the peak of resident memory above the baseline, in bytes.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from cross_lora_core.algebra import LoraFactors
+from cross_lora_core.migration import (
+    GroupFile,
+    Landing,
+    MigrationRequest,
+    ModuleFactors,
+    TransferSpec,
+    align_landings,
+    factorize_layers,
+    project_landings,
+    read_alignment,
+    read_factors,
+    write_alignments,
+    write_factors,
+    write_projections,
+)
+from cross_lora_core.models import BaseModel, Role, open_base
+
+CPU, ADAPTER_RANK = torch.device("cpu"), 16
+SPEC = TransferSpec.from_request(
+    MigrationRequest(source="s", targets=["t"], method="cross-lora", rank=320, anchor="index")
+)
+
+
+def factorize(base: BaseModel, folder: Path) -> None:
+    """The first layer's weights."""
+    write_factors(folder / "factors", factorize_layers(base, [0], SPEC.factors, CPU))
+
+
+def align(base: BaseModel, folder: Path) -> None:
+    """The first layer with itself."""
+    read = _factors(folder)
+    write_alignments(folder / "maps", align_landings(_landings(base), read, read, None))
+
+
+def project(base: BaseModel, folder: Path) -> None:
+    """One adapter's updates of the first layer."""
+    read, maps = _factors(folder), GroupFile(folder / "maps", CPU)
+    updates = {(0, role): _update(base, role) for role in base.roles}
+    moved = project_landings(
+        _landings(base), updates, base.linear, read, read, partial(read_alignment, maps), SPEC
+    )
+    write_projections(folder / "projections", moved)
+
+
+def _factors(folder: Path) -> Callable[[int, Role], ModuleFactors]:
+    return partial(read_factors, GroupFile(folder / "factors", CPU))
+
+
+def _landings(base: BaseModel) -> list[Landing]:
+    return [Landing(0, 0, role) for role in base.roles]
+
+
+def _update(base: BaseModel, role: Role) -> LoraFactors:
+    linear = base.linear(0, role)
+    return LoraFactors(torch.randn(ADAPTER_RANK, linear.d_in), torch.randn(linear.d_out, ADAPTER_RANK))
+
+
+def resident(field: str) -> int:
+    """`VmRSS` or its peak `VmHWM` of this process, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def main() -> None:
+    """Do the work, print what it took."""
+    work, folder = globals()[sys.argv[1]], Path(sys.argv[2])
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
+    before = resident("VmRSS")
+    work(open_base(folder / "base"), folder)
+    print(resident("VmHWM") - before)
+
+
+if __name__ == "__main__":
+    main()
