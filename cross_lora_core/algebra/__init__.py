@@ -15,7 +15,7 @@ from cross_lora_core.algebra.centred import CentredMoments
 from cross_lora_core.algebra.correlations import Correlations
 from cross_lora_core.algebra.factors import LoraFactors, SpectralFactors, working_dtype
 from cross_lora_core.algebra.fused import select_rows, stack_outputs
-from cross_lora_core.algebra.gains import fold_gains, fold_weight, unfold_gains
+from cross_lora_core.algebra.gains import fold_gains, fold_weight, fold_weight_, unfold_gains
 from cross_lora_core.algebra.matching import match_greedily
 from cross_lora_core.algebra.measures import (
     cosine,
@@ -61,6 +61,7 @@ __all__ = [
     "fit_writer",
     "fold_gains",
     "fold_weight",
+    "fold_weight_",
     "frobenius_norm",
     "from_coordinates",
     "held_out_error",

@@ -13,20 +13,24 @@ from torch import Tensor
 
 from cross_lora_core.algebra.factors import LoraFactors, working_dtype
 
-__all__ = ["fold_gains", "fold_weight", "unfold_gains"]
+__all__ = ["fold_gains", "fold_weight", "fold_weight_", "unfold_gains"]
 
 DEAD = 1e-6
 """A gain below this share of the largest one lets nothing through; its inverse is taken as 0."""
 
 
 def fold_weight(weight: Tensor, input_gain: Tensor | None, output_gain: Tensor | None) -> Tensor:
-    """`diag(output_gain) W diag(input_gain)`, [d_out, d_in]; None stands for ones."""
-    folded = weight.to(working_dtype(weight))
+    """`diag(output_gain) W diag(input_gain)`, [d_out, d_in], a new tensor; None stands for ones."""
+    return fold_weight_(weight.to(working_dtype(weight), copy=True), input_gain, output_gain)
+
+
+def fold_weight_(weight: Tensor, input_gain: Tensor | None, output_gain: Tensor | None) -> Tensor:
+    """The same in the memory of a float32 or float64 weight, which it returns."""
     if input_gain is not None:
-        folded = folded * input_gain.to(folded)
+        weight.mul_(input_gain.to(weight))
     if output_gain is not None:
-        folded = output_gain.to(folded)[:, None] * folded
-    return folded
+        weight.mul_(output_gain.to(weight)[:, None])
+    return weight
 
 
 def fold_gains(update: LoraFactors, input_gain: Tensor | None, output_gain: Tensor | None) -> LoraFactors:

@@ -117,7 +117,7 @@ def _factorize_module(
     norm = float(torch.linalg.matrix_norm(weight))
     gains = base.read_gains(layer, role) if spec.folded else (None, None)
     if spec.folded:
-        weight = algebra.fold_weight(weight, *(None if gain is None else gain.to(device) for gain in gains))
+        algebra.fold_weight_(weight, *gains)
     return ModuleFactors(algebra.factorize(weight, spec.rank), *gains, norm)
 
 

@@ -17,6 +17,7 @@ LIMIT = 3
 """Times the largest weight in float32."""
 SHAPES = {
     "1B": Shape("llama", 16, 2048, 32, 8, 64, 8192),
+    "3B": Shape("llama", 28, 3072, 24, 8, 128, 8192),
     "8B": Shape("llama", 32, 4096, 32, 8, 128, 14336),
     "70B": Shape("llama", 80, 8192, 64, 8, 128, 28672),
 }
@@ -44,7 +45,7 @@ def test_reading_a_layer_holds_one_weight_however_large_the_base(tmp_path, shape
 
 
 def test_factorizing_aligning_and_projecting_hold_one_weight(tmp_path):
-    shape = SHAPES["1B"]
+    shape = SHAPES["3B"]
     folder = make_base(tmp_path / "base", Shape(**{**vars(shape), "layers": 1}))
     save_file(_decaying(shape), folder / "model.safetensors")
     peaks = {work: peak_of(work, tmp_path) for work in ("factorize", "align", "project")}
