@@ -82,6 +82,21 @@ def make_base(folder: Path, shape: Shape) -> Path:
     return folder
 
 
+def make_dense_base(folder: Path, shape: Shape, seed: int) -> Path:
+    """The same with weights whose spectrum falls slowly, as that of real ones does, in bfloat16."""
+    make_base(folder, shape)
+    drawn = torch.Generator().manual_seed(seed)
+    tensors = {name: _dense(sizes, drawn) for name, sizes in tensors_of(shape).items()}
+    save_file(tensors, folder / "model.safetensors")
+    return folder
+
+
+def _dense(sizes: tuple[int, ...], drawn: torch.Generator) -> Tensor:
+    falling = torch.linspace(1.0, 0.2, sizes[-1])
+    dense = falling * torch.randn(*sizes, generator=drawn) if len(sizes) == 2 else 1 + falling
+    return dense.to(torch.bfloat16)
+
+
 def linears_of(shape: Shape) -> dict[str, tuple[int, int]]:
     """[d_out, d_in] of each projection of a layer, by its path in the layer."""
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
-from tests.benchmarks.fleet_stand import Shape, make_base, tensors_of
+from tests.benchmarks.fleet_stand import Shape, make_base, make_dense_base
 
 LIMIT = 3
 """Times the largest weight in float32."""
@@ -46,19 +45,6 @@ def test_reading_a_layer_holds_one_weight_however_large_the_base(tmp_path, shape
 
 def test_factorizing_aligning_and_projecting_hold_one_weight(tmp_path):
     shape = SHAPES["3B"]
-    folder = make_base(tmp_path / "base", Shape(**{**vars(shape), "layers": 1}))
-    save_file(_decaying(shape), folder / "model.safetensors")
+    make_dense_base(tmp_path / "base", replace(shape, layers=1), seed=1)
     peaks = {work: peak_of(work, tmp_path) for work in ("factorize", "align", "project")}
     assert all(peak < LIMIT * largest(shape) for peak in peaks.values()), peaks
-
-
-def _decaying(shape: Shape) -> dict[str, torch.Tensor]:
-    """Weights with a spectrum that falls slowly, as real ones have."""
-    drawn = torch.Generator().manual_seed(1)
-    sizes = tensors_of(Shape(**{**vars(shape), "layers": 1}))
-    return {name: _weight(one, drawn).to(torch.bfloat16) for name, one in sizes.items()}
-
-
-def _weight(sizes: tuple[int, ...], drawn: torch.Generator) -> torch.Tensor:
-    falling = torch.linspace(1.0, 0.2, sizes[-1])
-    return falling * torch.randn(*sizes, generator=drawn) if len(sizes) == 2 else 1 + falling
