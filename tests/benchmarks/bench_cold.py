@@ -52,8 +52,10 @@ def measure(source: BaseModel, layer: int, target: BaseModel, scratch: Path) -> 
     seconds: dict[str, float] = {}
     for name, base, one in (("source", source, layer), ("target", target, 0)):
         with clocked(seconds, f"factorize a layer of the {name}"):
-            write_factors(scratch / name, factorize_layers(base, [one], SPEC.factors, CPU))
-    ours, theirs = (partial(read_factors, GroupFile(scratch / name, CPU)) for name in ("source", "target"))
+            write_factors(scratch / f"{name}-factors", factorize_layers(base, [one], SPEC.factors, CPU))
+    ours, theirs = (
+        partial(read_factors, GroupFile(scratch / f"{name}-factors", CPU)) for name in ("source", "target")
+    )
     anchor = tuple(torch.randn(ANCHOR_TOKENS, base.d_model) for base in (source, target))
     landings = [Landing(0, layer, role) for role in target.roles]
     with clocked(seconds, "align a layer"):
