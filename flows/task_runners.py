@@ -7,11 +7,9 @@ Tasks tagged `device` need a device each; how it is reserved is the runner's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
-from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import Task
 
@@ -57,16 +55,9 @@ class BorrowedRunner(TaskRunner[Any]):
         """Another loan of the same runner."""
         return BorrowedRunner(self._lender)
 
-    def submit(
-        self,
-        task: Task[..., Any],
-        parameters: dict[str, Any],
-        wait_for: Iterable[PrefectFuture[Any]] | None = None,
-        dependencies: dict[str, set[Any]] | None = None,
-    ) -> PrefectFuture[Any]:
+    def submit(self, *values: Any, **named: Any) -> Any:
         """Submit a task to the lender."""
-        submitted: PrefectFuture[Any] = self._lender.submit(task, parameters, wait_for, dependencies)
-        return submitted
+        return self._lender.submit(*values, **named)
 
 
 def chosen_runner(settings: Settings) -> TaskRunner[Any]:

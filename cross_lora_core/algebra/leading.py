@@ -22,6 +22,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cross_lora_core.algebra.doubled import gram
+
 __all__ = ["block_width", "leading_basis", "missed_share"]
 
 GOAL = 1e-6
@@ -33,8 +35,6 @@ SPREAD = 1e6
 DENSE = 1536
 """Width up to which taking all eigenvectors is faster (0.25 s of 1536, measured)."""
 SEED = 20
-_ROWS = 512
-"""Converted to float64 at a time."""
 
 
 def block_width(count: int) -> int:
@@ -106,22 +106,14 @@ def _ritz(matrix: Tensor, span: Tensor) -> _Block | None:
     """Rayleigh-Ritz on a span of any columns, which are scaled in place; None where they are dependent."""
     span /= torch.linalg.vector_norm(span, dim=0)
     images = matrix @ span
-    lower, failed = torch.linalg.cholesky_ex(_gram(span, span))
+    lower, failed = torch.linalg.cholesky_ex(gram(span))
     if bool(failed):
         return None
-    middle = torch.linalg.solve_triangular(lower, _gram(span, images), upper=False)
+    middle = torch.linalg.solve_triangular(lower, gram(span, images), upper=False)
     middle = torch.linalg.solve_triangular(lower, middle.T, upper=False)
     values, turn = torch.linalg.eigh((middle + middle.T) / 2)
     turn = torch.linalg.solve_triangular(lower.T, turn.flip(1), upper=True).to(span.dtype)
     return _Block(span @ turn, images @ turn, values.flip(0))
-
-
-def _gram(left: Tensor, right: Tensor) -> Tensor:
-    """`left^T right` in float64, some rows at a time."""
-    result = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
-    for one, two in zip(torch.split(left, _ROWS), torch.split(right, _ROWS), strict=True):
-        result.addmm_(one.double().T, two.double())
-    return result
 
 
 def _degree(block: _Block, count: int) -> int:

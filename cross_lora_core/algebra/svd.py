@@ -15,11 +15,13 @@ Besides the weight and the result a few `d x 1.5 rank` blocks and one Gram matri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from cross_lora_core.algebra.doubled import blocks, gram, squared_norm
 from cross_lora_core.algebra.factors import SpectralFactors, working_dtype
 from cross_lora_core.algebra.leading import block_width, leading_basis, missed_share
 
@@ -31,8 +33,6 @@ MISSED = 1e-5
 """Largest estimated share of the wanted subspace that the first way may miss."""
 SMALL = 512
 """Width of a Gram matrix up to which float64 costs nothing that matters."""
-_ENTRIES = 1 << 20
-"""Of a weight that are looked at or converted to float64 at a time."""
 
 _Triples = tuple[Tensor, Tensor, Tensor]
 
@@ -54,7 +54,9 @@ def factorize(weight: Tensor, rank: int) -> SpectralFactors:
     """
     _check(weight, rank)
     dense = weight.to(working_dtype(weight)).contiguous()
-    total = _squared_norm(dense)
+    total = squared_norm(dense)
+    if not math.isfinite(total):
+        _refuse_nonfinite(dense)
     if total == 0.0:
         return _zero(dense)
     U, S, Vh = _triples(dense, rank)
@@ -69,21 +71,11 @@ def _check(weight: Tensor, rank: int) -> None:
         raise ValueError(f"expected a matrix, got shape {list(weight.shape)}")
     if rank < 1:
         raise ValueError(f"expected a rank of at least 1, got {rank}")
-    if not all(bool(torch.isfinite(block).all()) for block in _blocks(weight)):
+
+
+def _refuse_nonfinite(dense: Tensor) -> None:
+    if not all(bool(torch.isfinite(block).all()) for block in blocks(dense)):
         raise ValueError("expected finite entries, got NaN or infinity in the weight")
-
-
-def _squared_norm(dense: Tensor) -> float:
-    return sum(float(block.square().sum()) for block in _in_double(dense))
-
-
-def _blocks(matrix: Tensor) -> Sequence[Tensor]:
-    """Some rows at a time."""
-    return torch.split(matrix, max(1, _ENTRIES // matrix.shape[1]))
-
-
-def _in_double(matrix: Tensor) -> Iterator[Tensor]:
-    return (block.double() for block in _blocks(matrix))
 
 
 def _zero(dense: Tensor) -> SpectralFactors:
@@ -106,18 +98,18 @@ def _by_leading_vectors(tall: Tensor, rank: int) -> _Triples | None:
     width = tall.shape[1]
     if tall.dtype != torch.float32 or width <= SMALL or 2 * block_width(rank) > width:
         return None
-    return _from_gram(tall, lambda: tall.T @ tall, rank) or _from_gram(tall, lambda: _gram(tall), rank)
+    return _from_gram(tall, lambda: tall.T @ tall, rank) or _from_gram(tall, lambda: gram(tall), rank)
 
 
-def _from_gram(tall: Tensor, gram: Callable[[], Tensor], rank: int) -> _Triples | None:
-    basis = leading_basis(gram(), rank)  # which alone holds it
+def _from_gram(tall: Tensor, form: Callable[[], Tensor], rank: int) -> _Triples | None:
+    basis = leading_basis(form(), rank)  # which alone holds the Gram matrix
     return None if basis is None else _refined(tall, basis.to(tall.dtype), rank)
 
 
 def _refined(tall: Tensor, basis: Tensor, rank: int) -> _Triples | None:
     """The best triples inside a span of right vectors; None if they are none of the weight's."""
     image = tall @ basis
-    values, turn = torch.linalg.eigh(_gram(image))
+    values, turn = torch.linalg.eigh(gram(image))
     values, turn = values.flip(0).clamp_min(0.0), turn.flip(1)[:, :rank]
     S = values[:rank].sqrt()
     if int((S > S[0] * _tolerance(tall)).sum()) < rank:
@@ -131,27 +123,18 @@ def _refined(tall: Tensor, basis: Tensor, rank: int) -> _Triples | None:
 
 def _by_gram(tall: Tensor, rank: int) -> _Triples | None:
     """Triples (left, S, right) by all eigenvectors in float64; None if the other side is not orthonormal."""
-    _, vectors = torch.linalg.eigh(_gram(tall))
+    _, vectors = torch.linalg.eigh(gram(tall))
     right = vectors.flip(1)[:, :rank]
-    image = torch.cat([block @ right for block in _in_double(tall)])
+    image = torch.cat([block.double() @ right for block in blocks(tall)])
     S = torch.linalg.vector_norm(image, dim=0)
     keep = int((S > S.max() * _tolerance(tall)).sum())
     left = image[:, :keep] / S[:keep]
     return (left, S[:keep], right[:, :keep]) if _is_orthonormal(left) else None
 
 
-def _gram(matrix: Tensor) -> Tensor:
-    """`M^T M` in float64, some rows at a time."""
-    width = matrix.shape[1]
-    result = torch.zeros(width, width, dtype=torch.float64, device=matrix.device)
-    for block in _in_double(matrix):
-        result.addmm_(block.T, block)
-    return result
-
-
 def _is_orthonormal(columns: Tensor) -> bool:
-    gram = _gram(columns)
-    return float((gram - torch.eye(len(gram)).to(gram)).abs().max()) <= ORTHONORMALITY
+    found = gram(columns)
+    return float((found - torch.eye(len(found)).to(found)).abs().max()) <= ORTHONORMALITY
 
 
 def _by_full_svd(dense: Tensor, rank: int) -> _Triples:

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cross_lora_core.algebra import Alignment, CentredMoments, LoraFactors, SpectralFactors
@@ -82,23 +81,8 @@ def _open(path: Path) -> Any:
 def _write(
     path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]], **more: Any
 ) -> None:
-    header = {"numbers": numbers, **more}
-    save_file(
-        _apart(tensors),
-        path,
-        metadata={name: json.dumps(value, sort_keys=True) for name, value in header.items()},
-    )
-
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors on the CPU, none in another's memory: a source layer may serve two target layers."""
-    seen: set[int] = set()
-    found = {}
-    for name, tensor in tensors.items():
-        plain = tensor.detach().to("cpu").contiguous()
-        found[name] = plain.clone() if plain.data_ptr() in seen else plain
-        seen.add(plain.data_ptr())
-    return found
+    header = {name: json.dumps(value, sort_keys=True) for name, value in {"numbers": numbers, **more}.items()}
+    write_tensors(path, tensors.items(), lambda: header)
 
 
 def write_factors(path: Path, factors: Iterable[tuple[_Key, ModuleFactors]]) -> None:

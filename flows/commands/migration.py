@@ -322,6 +322,8 @@ def report(
         from tasks.show_status import chosen_migration
 
         chosen = chosen_migration(migration)
-        path = write_report(gather_report(chosen), output)
-        everything = asdict(gather_report(chosen, whole=as_json))
-        document(everything | {"path": str(path)}, as_json, lambda: typer.echo(str(path)))
+        gathered = gather_report(chosen)
+        path = write_report(gathered, output)
+        if as_json and not gathered.detailed:
+            gathered = gather_report(chosen, whole=True)
+        document(asdict(gathered) | {"path": str(path)}, as_json, lambda: typer.echo(str(path)))

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ import scipy.sparse.linalg
 import sklearn
 import sklearn.utils.extmath
 import torch
+from controlled_pairs import machine
 from torch import Tensor
 
 from cross_lora_core import algebra
@@ -239,7 +238,7 @@ def main() -> None:
         "capture": CAPTURE,
         "seed": SEED,
         "matrix_product_flops": peak,
-        "machine": _machine(asked.device),
+        "machine": _versions(asked.device),
         "cases": [],
     }
     for case in cases:
@@ -247,19 +246,10 @@ def main() -> None:
         asked.out.write_text(json.dumps(document, indent=1) + "\n")
 
 
-def _machine(device: str) -> dict[str, Any]:
-    versions = {one.__name__: one.__version__ for one in (torch, scipy, sklearn, np)}
+def _versions(device: str) -> dict[str, Any]:
+    versions = {one.__name__: one.__version__ for one in (scipy, sklearn, np)}
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    threads, python = torch.get_num_threads(), platform.python_version()
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "cpu": capability,
-        "gpu": gpu,
-        "python": python,
-        **versions,
-    }
+    return machine() | versions | {"gpu": gpu}
 
 
 def _shape(text: str) -> tuple[int, int]:

@@ -1,0 +1,34 @@
+"""Sums over the rows of large matrices in float64, of which only some rows are converted at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["blocks", "gram", "squared_norm"]
+
+_ENTRIES = 1 << 20
+"""Of a matrix that are converted at a time."""
+
+
+def gram(left: Tensor, right: Tensor | None = None) -> Tensor:
+    """`left^T right` in float64, [columns of left, columns of right]; of one matrix, its Gram matrix."""
+    right = left if right is None else right
+    result = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
+    rows = max(1, _ENTRIES // max(left.shape[1], right.shape[1]))
+    for one, two in zip(torch.split(left, rows), torch.split(right, rows), strict=True):
+        double = one.double()
+        result.addmm_(double.T, double if right is left else two.double())
+    return result
+
+
+def squared_norm(matrix: Tensor) -> float:
+    """`||M||_F^2`; not finite if an entry is not."""
+    return sum(float(block.double().square().sum()) for block in blocks(matrix))
+
+
+def blocks(matrix: Tensor) -> Sequence[Tensor]:
+    """Some rows at a time."""
+    return torch.split(matrix, max(1, _ENTRIES // matrix.shape[1]))
