@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 from cross_lora_core.errors import StoreRefused, StoreUnavailable
 from cross_lora_core.storage.base import StoredObject
 from cross_lora_core.storage.disk import refusing, remove_stale
+from cross_lora_core.storage.eviction import drop_oldest, is_recent
 from cross_lora_core.storage.turns import one_at_a_time, unless_taken
 from cross_lora_core.storage.verified import VERIFIED
 
@@ -105,16 +105,13 @@ class ReadCache:
             with suppress(FileNotFoundError):  # dropped by another process meanwhile
                 entries.append((self._used(path), path.stat().st_size, path))
         excess = sum(one[1] for one in entries) + size - self.limit
-        for used, freed, path in sorted(entries):
-            if excess <= 0 or _is_recent(used):
-                return
-            excess -= freed if self._dropped(path) else 0
+        drop_oldest(entries, excess, _IN_USE_SECONDS, self._dropped)
 
     def _dropped(self, path: Path) -> bool:
         """Whether the copy is gone now; one that was asked for meanwhile stays."""
         mark = self._mark(path.name)
         with unless_taken(mark) as ours:
-            if not ours or (path.exists() and _is_recent(self._used(path))):
+            if not ours or (path.exists() and is_recent(self._used(path), _IN_USE_SECONDS)):
                 return False
             path.unlink(missing_ok=True)
             mark.unlink(missing_ok=True)
@@ -126,10 +123,6 @@ class ReadCache:
             return self._mark(path.name).stat().st_mtime
         except FileNotFoundError:
             return path.stat().st_mtime
-
-
-def _is_recent(used: float) -> bool:
-    return time.time() - used < _IN_USE_SECONDS
 
 
 def _link(file: Path, aside: Path) -> None:

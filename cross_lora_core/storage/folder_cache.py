@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cross_lora_core.errors import ObjectCorrupted, StoreUnavailable
 from cross_lora_core.storage.disk import refusing, remove_stale, sync_file
+from cross_lora_core.storage.eviction import drop_oldest, is_recent
 from cross_lora_core.storage.turns import one_at_a_time, unless_taken
 
 if TYPE_CHECKING:
@@ -89,22 +89,15 @@ class FolderCache:
             except FileNotFoundError:  # dropped by another process meanwhile
                 continue
         excess = sum(one[1] for one in entries) + size - self.limit
-        for used, freed, path in sorted(entries):
-            if excess <= 0 or _is_recent(used):
-                return
-            excess -= freed if self._dropped(path) else 0
+        drop_oldest(entries, excess, _IN_USE_SECONDS, self._dropped)
 
     def _dropped(self, path: Path) -> bool:
         """Whether the copy is gone now; one that was asked for meanwhile stays."""
         with unless_taken(self._lock(path.name)) as ours:
-            if not ours or (path.exists() and _is_recent(path.stat().st_mtime)):
+            if not ours or (path.exists() and is_recent(path.stat().st_mtime, _IN_USE_SECONDS)):
                 return False
             _drop(path)
             return True
-
-
-def _is_recent(used: float) -> bool:
-    return time.time() - used < _IN_USE_SECONDS
 
 
 def _is_whole(target: Path, folder: Folder, names: Sequence[str]) -> bool:
