@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from cross_lora_core.settings import Settings, load_settings
 
 __all__ = ["DEVICE_TAG", "count_gpus", "count_slots", "device_slot", "small_products", "torch_device"]
 
 DEVICE_TAG = "device"
-
-_THREADS = torch.get_num_threads()
 
 _slot: ContextVar[int] = ContextVar("slot", default=0)
 
@@ -76,17 +75,21 @@ def device_slot() -> Iterator[torch.device]:
 
 @contextmanager
 def small_products() -> Iterator[None]:
-    """On the CPU, where other tasks have the other cores, torch takes one of them while the block runs.
+    """On the CPU, where other tasks have the other cores, this thread takes one of them while the block runs.
 
     A skinny product that every task shares out to all cores spends most of its time waiting for them.
+    `torch.set_num_threads` is not for this: it also sets what threads that torch has not met yet begin with,
+    so that a measurement beside the block would be taken on one core or on all, as it happens.
     """
     settings = load_settings()
     shared = not count_gpus(settings) and count_slots(settings) > 1
-    torch.set_num_threads(1 if shared else _THREADS)
-    try:
+    with _openmp().limit(limits=1, user_api="openmp") if shared else nullcontext():
         yield
-    finally:
-        torch.set_num_threads(_THREADS)
+
+
+@lru_cache(maxsize=1)
+def _openmp() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def torch_device() -> torch.device:

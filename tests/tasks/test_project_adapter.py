@@ -154,6 +154,7 @@ def test_products_take_one_core_where_other_tasks_have_the_others(monkeypatch, w
     before = torch.get_num_threads()
     monkeypatch.setenv("CROSS_LORA_DEVICE", "cpu")
     monkeypatch.setenv("CROSS_LORA_WORKERS", workers)
-    with small_products():
+    with small_products(), ThreadPoolExecutor(1) as beside:
         assert torch.get_num_threads() == (threads or before)
+        assert beside.submit(torch.get_num_threads).result() == before
     assert torch.get_num_threads() == before
