@@ -19,6 +19,8 @@ __all__ = ["TensorName", "parse_name", "read_tensors", "weights_file"]
 _PREFIX = re.compile(r"^(?:(?:base_model\.model|module|_orig_mod)\.)+")
 _LORA = re.compile(r"(?P<module>.+)\.lora_(?P<side>[AB])(?:\.[A-Za-z0-9_-]+)?(?:\.weight)?")
 _REMEDY = "Download or save the adapter again."
+_ALIGNMENT = 64
+"""Bytes; at a multiple of them torch's own tensors begin."""
 _SAFE, _LEGACY = "adapter_model.safetensors", "adapter_model.bin"
 
 
@@ -57,12 +59,18 @@ def weights_file(folder: Folder) -> str:
 def read_tensors(folder: Folder) -> dict[str, Tensor]:
     """Every tensor of `adapter_model.safetensors`, or of the legacy `adapter_model.bin`.
 
-    The legacy file is a pickle: only its tensors are read, code in it is never run.
+    The legacy file is a pickle: only its tensors are read, code in it is never run. Each tensor begins where
+    torch would let it begin, wherever it was read from: matrix products round by where their operands lie.
 
     Raises:
         AdapterRefused: no weights file, a truncated one, or a pickle with anything but tensors.
     """
-    return _read_safetensors(folder) if weights_file(folder) == _SAFE else _read_legacy(folder)
+    found = _read_safetensors(folder) if weights_file(folder) == _SAFE else _read_legacy(folder)
+    return {name: _aligned(found.pop(name)) for name in list(found)}
+
+
+def _aligned(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.data_ptr() % _ALIGNMENT else tensor
 
 
 def _read_safetensors(folder: Folder) -> dict[str, Tensor]:

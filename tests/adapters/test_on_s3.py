@@ -43,6 +43,13 @@ def test_it_is_the_same_adapter(url, folder, base):
     assert check_adapter(url, open_base(base)) == check_adapter(folder, open_base(base))
 
 
+@pytest.mark.parametrize("place", ["url", "folder"])
+def test_tensors_begin_where_torchs_own_do(request, place):
+    held = [read_adapter(request.getfixturevalue(place)) for _ in range(4)]
+    updates = [module.update for adapter in held for module in adapter.modules]
+    assert {side.data_ptr() % 64 for one in updates for side in (one.lora_A, one.lora_B)} == {0}
+
+
 def test_what_is_no_adapter_is_refused_as_on_a_disk(cloud, url, folder):
     with pytest.raises(AdapterRefused, match="no such file"):
         read_adapter(f"s3://{BUCKET}/nothing")
