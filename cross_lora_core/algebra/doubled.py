@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,8 @@ __all__ = ["blocks", "gram", "squared_norm"]
 
 _ENTRIES = 1 << 20
 """Of a matrix that are converted at a time."""
+_SAFE = 1e-20
+"""A squared norm to which what float32 rounds to nothing adds nothing."""
 
 
 def gram(left: Tensor, right: Tensor | None = None) -> Tensor:
@@ -25,7 +28,13 @@ def gram(left: Tensor, right: Tensor | None = None) -> Tensor:
 
 
 def squared_norm(matrix: Tensor) -> float:
-    """`||M||_F^2`; not finite if an entry is not."""
+    """`||M||_F^2`; not finite if an entry is not.
+
+    Rows are summed in the matrix's own precision, and in float64 where that may round to nothing or overflow.
+    """
+    total = float(torch.linalg.vector_norm(matrix, dim=1).double().square().sum())
+    if _SAFE < total < math.inf:
+        return total
     return sum(float(block.double().square().sum()) for block in blocks(matrix))
 
 

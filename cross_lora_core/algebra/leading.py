@@ -34,12 +34,14 @@ SPREAD = 1e6
 """Largest ratio between what the filter does to the first and to the last wanted vector."""
 DENSE = 1536
 """Width up to which taking all eigenvectors is faster (0.25 s of 1536, measured)."""
+BESIDE = 16
+"""Columns beside the wanted ones, at least."""
 SEED = 20
 
 
 def block_width(count: int) -> int:
-    """Columns that are iterated for `count` wanted vectors: half as many again, and 16 at least."""
-    return count + max(16, count // 2)
+    """Columns that are iterated for `count` wanted vectors: half as many again, and `BESIDE` at least."""
+    return count + max(BESIDE, count // 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,12 +66,12 @@ def leading_basis(matrix: Tensor, count: int) -> Tensor | None:
         count: eigenvectors that are wanted; `block_width(count)` must be below n.
 
     Returns:
-        [n, block_width(count)], Ritz vectors in descending order; or None where the iteration did not get
+        [n, count + BESIDE or more], Ritz vectors in descending order; or None where the iteration did not get
         there: a gap too small behind the wanted ones, or eigenvalues below rounding among them.
     """
     if len(matrix) <= DENSE:
         vectors: Tensor = torch.linalg.eigh(matrix)[1]
-        return vectors[:, -block_width(count) :].flip(1)
+        return vectors[:, -count - BESIDE :].flip(1)
     start = torch.randn(len(matrix), block_width(count), generator=torch.Generator().manual_seed(SEED))
     block, steps = _ritz(matrix, matrix @ start.to(matrix)), 2
     while block is not None:

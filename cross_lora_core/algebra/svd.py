@@ -31,6 +31,8 @@ ORTHONORMALITY = 1e-4
 """Largest entry of |Q^T Q - I| accepted of the side that was recovered by a product."""
 MISSED = 1e-5
 """Largest estimated share of the wanted subspace that the first way may miss."""
+PANEL = 256
+"""Columns of a Gram matrix that are computed at a time."""
 SMALL = 512
 """Width of a Gram matrix up to which float64 costs nothing that matters."""
 
@@ -98,7 +100,18 @@ def _by_leading_vectors(tall: Tensor, rank: int) -> _Triples | None:
     width = tall.shape[1]
     if tall.dtype != torch.float32 or width <= SMALL or 2 * block_width(rank) > width:
         return None
-    return _from_gram(tall, lambda: tall.T @ tall, rank) or _from_gram(tall, lambda: gram(tall), rank)
+    return _from_gram(tall, lambda: _gram_by_halves(tall), rank) or _from_gram(tall, lambda: gram(tall), rank)
+
+
+def _gram_by_halves(tall: Tensor) -> Tensor:
+    """The Gram matrix in the weight's own precision; what is above the diagonal is copied from below."""
+    columns = tall.shape[1]
+    result = tall.new_empty(columns, columns)
+    for start in range(0, columns, PANEL):
+        stop = min(start + PANEL, columns)
+        torch.mm(tall[:, start:].T, tall[:, start:stop], out=result[start:, start:stop])
+        result[start:stop, stop:] = result[stop:, start:stop].T
+    return result
 
 
 def _from_gram(tall: Tensor, form: Callable[[], Tensor], rank: int) -> _Triples | None:

@@ -96,6 +96,14 @@ def test_memory_layout_does_not_matter():
     assert torch.equal(factorize(strided, 8).U, factorize(weight, 8).U)
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e18, 1e30])
+def test_very_small_and_very_large_weights_lose_as_much(size):
+    weight = slowly_decaying(40, 30, seed=4)
+    found, scaled = factorize(weight.float(), 8), factorize((weight * size).float(), 8)
+    assert scaled.energy == pytest.approx(found.energy, rel=1e-5)
+    assert torch.allclose(scaled.S.double() / size, found.S.double(), rtol=1e-4)
+
+
 def test_signs_are_fixed():
     weight = slowly_decaying(30, 20, seed=4)
     first, second = factorize(weight, 6), factorize(weight.clone(), 6)
