@@ -79,9 +79,11 @@ def small_products() -> Iterator[None]:
 
     A skinny product that every task shares out to all cores spends most of its time waiting for them.
     `torch.set_num_threads` is not for this: it also sets what threads that torch has not met yet begin with,
-    so that a measurement beside the block would be taken on one core or on all, as it happens.
+    so that a measurement beside the block would be taken on one core or on all, as it happens. What a new
+    thread begins with torch sets when it is first asked; only then is there something to go back to.
     """
     settings = load_settings()
+    torch.get_num_threads()
     shared = not count_gpus(settings) and count_slots(settings) > 1
     with _openmp().limit(limits=1, user_api="openmp") if shared else nullcontext():
         yield

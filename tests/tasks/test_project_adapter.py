@@ -158,3 +158,21 @@ def test_products_take_one_core_where_other_tasks_have_the_others(monkeypatch, w
         assert torch.get_num_threads() == (threads or before)
         assert beside.submit(torch.get_num_threads).result() == before
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_new_thread_goes_back_to_what_torch_gives_every_thread(monkeypatch, threads):
+    def compute():
+        with small_products():
+            torch.ones(1_000_000).sum()  # large enough for torch to think of threads
+        return torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("CROSS_LORA_DEVICE", "cpu")
+    monkeypatch.setenv("CROSS_LORA_WORKERS", "2")
+    torch.set_num_threads(threads)
+    try:
+        with ThreadPoolExecutor(1) as new:
+            assert new.submit(compute).result() == threads
+    finally:
+        torch.set_num_threads(before)
