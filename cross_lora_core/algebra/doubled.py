@@ -1,4 +1,4 @@
-"""Sums over the rows of large matrices in float64, of which only some rows are converted at a time."""
+"""Sums over large matrices in float64, of which only some rows are converted at a time."""
 
 from __future__ import annotations
 
