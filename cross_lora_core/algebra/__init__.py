@@ -1,4 +1,4 @@
-"""Pure tensor algebra of LoRA transfer: torch and the standard library, nothing else.
+"""Pure tensor algebra of LoRA transfer: torch, LAPACK through SciPy and the standard library, nothing else.
 
     factors = factorize(weight, rank=320)                 # W ~= U diag(S) Vh, energy measured
     maps = align(source, target, input_anchor=(E_s, E_t))  # which source vector is which target vector

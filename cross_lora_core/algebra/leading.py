@@ -5,8 +5,8 @@ Rayleigh-Ritz steps a Chebyshev polynomial damps what lies outside the block (Zh
 Saad, "A Chebyshev-Davidson algorithm for large symmetric eigenproblems", 2007).
 On weights of real bases the spectrum decays slowly (the 320th singular value of
 1536 is a fifth of the first), which is where a plain randomised SVD stalls and
-where the filter needs 8 to 17 products with the matrix. A small matrix is solved whole: LAPACK
-is faster there.
+where the filter needs 8 to 17 products with the matrix. Up to a width of 3,072 the
+direct way (`eigenvectors.py`) is faster.
 
 The filter's degree is bound so that what it raises most does not drown, in the
 matrix's own precision, what it raises least. Everything that decides, Gram matrices of
@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from cross_lora_core.algebra.doubled import gram
+from cross_lora_core.algebra.eigenvectors import largest_eigenvectors
 
-__all__ = ["block_width", "leading_basis", "missed_share"]
+__all__ = ["leading_basis", "missed_share", "pays"]
 
 GOAL = 1e-6
 """Estimated share of the wanted subspace that may be missed when the iteration ends."""
@@ -32,16 +33,13 @@ LARGEST_STEPS = 80
 """Products with the matrix after which the iteration is given up."""
 SPREAD = 1e6
 """Largest ratio between what the filter does to the first and to the last wanted vector."""
-DENSE = 1536
-"""Width up to which taking all eigenvectors is faster (0.25 s of 1536, measured)."""
+DIRECT = 3072
+"""Width up to which the direct way is taken on a CPU (measured: docs/scaling.md)."""
+DIRECT_ON_A_GPU = 1536
+"""There it takes all eigenvectors."""
 BESIDE = 16
 """Columns beside the wanted ones, at least."""
 SEED = 20
-
-
-def block_width(count: int) -> int:
-    """Columns that are iterated for `count` wanted vectors: half as many again, and `BESIDE` at least."""
-    return count + max(BESIDE, count // 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,21 +56,27 @@ class _Block:
         return max(float(self.values[-1]), float(self.values[0]) * torch.finfo(self.vectors.dtype).eps)
 
 
+def pays(width: int, count: int, device: torch.device) -> bool:
+    """Whether `leading_basis` finds `count` vectors of a matrix faster than all of them are found."""
+    if _is_direct(width, device):
+        return count + BESIDE <= width
+    return 2 * _block_width(count) <= width
+
+
 def leading_basis(matrix: Tensor, count: int) -> Tensor | None:
     """Orthonormal columns whose span holds the eigenvectors of the largest eigenvalues.
 
     Args:
-        matrix: [n, n], symmetric, positive semidefinite.
-        count: eigenvectors that are wanted; `block_width(count)` must be below n.
+        matrix: [n, n], symmetric, positive semidefinite, contiguous; its memory may be used up.
+        count: eigenvectors that are wanted; few enough that it `pays`.
 
     Returns:
         [n, count + BESIDE or more], Ritz vectors in descending order; or None where the iteration did not get
         there: a gap too small behind the wanted ones, or eigenvalues below rounding among them.
     """
-    if len(matrix) <= DENSE:
-        vectors: Tensor = torch.linalg.eigh(matrix)[1]
-        return vectors[:, -count - BESIDE :].flip(1)
-    start = torch.randn(len(matrix), block_width(count), generator=torch.Generator().manual_seed(SEED))
+    if _is_direct(len(matrix), matrix.device):
+        return largest_eigenvectors(matrix, count + BESIDE)
+    start = torch.randn(len(matrix), _block_width(count), generator=torch.Generator().manual_seed(SEED))
     block, steps = _ritz(matrix, matrix @ start.to(matrix)), 2
     while block is not None:
         residual = block.images[:, :count] - block.vectors[:, :count] * block.values[:count]
@@ -102,6 +106,15 @@ def missed_share(residual: Tensor, values: Tensor, count: int) -> float:
     gaps = (values[:count] - values[-1]).clamp_min(torch.finfo(values.dtype).tiny)
     sines = torch.linalg.vector_norm(residual, dim=0).to(values.dtype) / gaps
     return float(sines.square().clamp_max(1.0).mean())
+
+
+def _is_direct(width: int, device: torch.device) -> bool:
+    return width <= (DIRECT if device.type == "cpu" else DIRECT_ON_A_GPU)
+
+
+def _block_width(count: int) -> int:
+    """Columns that are iterated for `count` wanted vectors: half as many again, and `BESIDE` at least."""
+    return count + max(BESIDE, count // 2)
 
 
 def _ritz(matrix: Tensor, span: Tensor) -> _Block | None:

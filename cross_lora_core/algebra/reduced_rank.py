@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from cross_lora_core.algebra.eigenvectors import largest_eigenvectors
 from cross_lora_core.algebra.factors import LoraFactors
 from cross_lora_core.algebra.ridge import Moments
 
@@ -41,7 +42,8 @@ def reduced_rank_ridge(moments: Moments, ridge: float, rank: int) -> LoraFactors
     if root is None:
         raise ValueError(f"expected finite moments, got some that a ridge of {ridge} does not make regular")
     whitened = torch.linalg.solve_triangular(root, moments.yx.T, upper=False).T
-    _, vectors = torch.linalg.eigh(whitened @ whitened.T)
-    U = vectors[:, -rank:]
+    U = largest_eigenvectors(whitened @ whitened.T, rank)
+    if U is None:
+        raise ValueError("expected finite moments, got some that overflow")
     lora_A = torch.linalg.solve_triangular(root.T, (U.T @ whitened).T, upper=True).T
     return LoraFactors(lora_A.float().contiguous(), U.float().contiguous())

@@ -7,7 +7,7 @@ next, slower way is taken where the test fails:
 1. few of many triples of a float32 weight: leading eigenvectors of the Gram matrix in float32, then
    a Rayleigh-Ritz step on `W V` in float64; tested by the residual `W^T u - s v` of every triple;
 2. the same from the Gram matrix in float64, where one direction towers over the others;
-3. all eigenvectors of the Gram matrix in float64; tested by the orthonormality of the recovered side;
+3. eigenvectors of the Gram matrix in float64, directly; tested by the orthonormality of the recovered side;
 4. the full SVD.
 
 Besides the weight and the result a few `d x 1.5 rank` blocks and one Gram matrix are held.
@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 
 from cross_lora_core.algebra.doubled import blocks, gram, squared_norm
+from cross_lora_core.algebra.eigenvectors import largest_eigenvectors
 from cross_lora_core.algebra.factors import SpectralFactors, working_dtype
-from cross_lora_core.algebra.leading import block_width, leading_basis, missed_share
+from cross_lora_core.algebra.leading import leading_basis, missed_share, pays
 
 __all__ = ["factorize"]
 
@@ -96,9 +97,9 @@ def _triples(dense: Tensor, rank: int) -> _Triples:
 
 
 def _by_leading_vectors(tall: Tensor, rank: int) -> _Triples | None:
-    """Triples (left, S, right) by a filtered iteration; None where it does not pay, or misses too much."""
+    """Triples (left, S, right) in float32; None where that does not pay, or misses too much."""
     width = tall.shape[1]
-    if tall.dtype != torch.float32 or width <= SMALL or 2 * block_width(rank) > width:
+    if tall.dtype != torch.float32 or width <= SMALL or not pays(width, rank, tall.device):
         return None
     return _from_gram(tall, lambda: _gram_by_halves(tall), rank) or _from_gram(tall, lambda: gram(tall), rank)
 
@@ -135,9 +136,10 @@ def _refined(tall: Tensor, basis: Tensor, rank: int) -> _Triples | None:
 
 
 def _by_gram(tall: Tensor, rank: int) -> _Triples | None:
-    """Triples (left, S, right) by all eigenvectors in float64; None if the other side is not orthonormal."""
-    _, vectors = torch.linalg.eigh(gram(tall))
-    right = vectors.flip(1)[:, :rank]
+    """Triples (left, S, right) by eigenvectors in float64; None if the other side is not orthonormal."""
+    right = largest_eigenvectors(gram(tall), min(rank, tall.shape[1]))
+    if right is None:
+        return None
     image = torch.cat([block.double() @ right for block in blocks(tall)])
     S = torch.linalg.vector_norm(image, dim=0)
     keep = int((S > S.max() * _tolerance(tall)).sum())

@@ -133,11 +133,11 @@ SPECTRA = {
 }
 
 
-@pytest.fixture(params=["iterated", "solved whole"])
+@pytest.fixture(params=["iterated", "directly"])
 def gram_solver(request, monkeypatch):
     """Both ways to a basis, whatever the size."""
     if request.param == "iterated":
-        monkeypatch.setattr("cross_lora_core.algebra.leading.DENSE", 0)
+        monkeypatch.setattr("cross_lora_core.algebra.leading.DIRECT", 0)
 
 
 @pytest.mark.usefixtures("gram_solver")

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from cross_lora_core.algebra import LoraFactors
+from cross_lora_core.algebra.eigenvectors import largest_eigenvectors
 from cross_lora_core.migration import (
     GroupFile,
     Landing,
@@ -85,6 +86,7 @@ def load_libraries() -> None:
         lower = torch.linalg.cholesky(small @ small.T + torch.eye(96, dtype=dtype))
         torch.linalg.eigh(torch.linalg.solve_triangular(lower, small @ small.T, upper=False))
         torch.linalg.svd(small)
+        largest_eigenvectors(small @ small.T, 8)
 
 
 def main() -> None:

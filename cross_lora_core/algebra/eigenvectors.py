@@ -1,0 +1,38 @@
+"""Eigenvectors of the largest eigenvalues of a symmetric matrix, directly.
+
+Where few of many are wanted, LAPACK's `syevr` takes back only those from the tridiagonal
+form; torch has no such routine and takes back all. On a CPU SciPy's is therefore called.
+"""
+
+from __future__ import annotations
+
+import scipy.linalg
+import torch
+from torch import Tensor
+
+__all__ = ["largest_eigenvectors"]
+
+
+def largest_eigenvectors(matrix: Tensor, count: int) -> Tensor | None:
+    """Orthonormal eigenvectors in descending order of their eigenvalues; None if LAPACK finds none.
+
+    Args:
+        matrix: [n, n], symmetric, contiguous, float32 or float64. On a CPU its memory is used up: what it
+            holds afterwards means nothing.
+        count: between 1 and n.
+
+    Returns:
+        [n, count], of the matrix's precision and device.
+    """
+    if matrix.device.type != "cpu":
+        every: Tensor = torch.linalg.eigh(matrix)[1]
+        return every[:, -count:].flip(1)
+    n = len(matrix)
+    columns_first = matrix.numpy().T  # the same matrix, as LAPACK wants it, without a copy
+    try:
+        _, vectors = scipy.linalg.eigh(
+            columns_first, subset_by_index=(n - count, n - 1), driver="evr", overwrite_a=True
+        )
+    except (scipy.linalg.LinAlgError, ValueError):  # ValueError: an entry is not finite
+        return None
+    return torch.from_numpy(vectors).flip(1)
