@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import String, Text
@@ -24,8 +24,8 @@ def check_values(table: SqlTable, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if isinstance(value, str):
             _check_length(table, name, value)
-        elif isinstance(value, float | list):
-            _check_numbers(table, name, value if isinstance(value, list) else [value])
+        elif _is_undefined(value) or (isinstance(value, list) and any(map(_is_undefined, value))):
+            raise _undefined(table, name)
 
 
 def _check_length(table: SqlTable, name: str, value: str) -> None:
@@ -37,12 +37,13 @@ def _check_length(table: SqlTable, name: str, value: str) -> None:
         raise ConfigurationError(f"at most {limit} characters", got, where, remedy)
 
 
-def _check_numbers(table: SqlTable, name: str, values: Sequence[Any]) -> None:
-    if any(isinstance(one, float) and not math.isfinite(one) for one in values):
-        remedy = (
-            "The model or the adapter gave an undefined result; check it with `cross-lora adapter check`."
-        )
-        raise FinalError("finite numbers", "NaN or infinity", f"{table.name}.{name}", remedy)
+def _is_undefined(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def _undefined(table: SqlTable, name: str) -> FinalError:
+    remedy = "The model or the adapter gave an undefined result; check it with `cross-lora adapter check`."
+    return FinalError("finite numbers", "NaN or infinity", f"{table.name}.{name}", remedy)
 
 
 def json_safe(value: Any) -> Any:
