@@ -29,9 +29,9 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> PicoFactory:
     return build
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Pico models are too small for threads to help; pytest keeps what a package needs to its very end."""
+    """Pico models are too small for threads to help, and the cores are shared."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
