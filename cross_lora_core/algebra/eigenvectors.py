@@ -1,12 +1,12 @@
 """Eigenvectors of the largest eigenvalues of a symmetric matrix, directly.
 
 Where few of many are wanted, LAPACK's `syevr` takes back only those from the tridiagonal
-form; torch has no such routine and takes back all. On a CPU SciPy's is therefore called.
+form; torch has no such routine and takes back all. On a CPU SciPy's is therefore called; it is
+loaded when it is first needed, as most commands never compute an eigenvector.
 """
 
 from __future__ import annotations
 
-import scipy.linalg
 import torch
 from torch import Tensor
 
@@ -27,6 +27,8 @@ def largest_eigenvectors(matrix: Tensor, count: int) -> Tensor | None:
     if matrix.device.type != "cpu":
         every: Tensor = torch.linalg.eigh(matrix)[1]
         return every[:, -count:].flip(1)
+    import scipy.linalg
+
     n = len(matrix)
     columns_first = matrix.numpy().T  # the same matrix, as LAPACK wants it, without a copy
     try:
