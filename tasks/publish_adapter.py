@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -87,8 +85,9 @@ def publish_adapter(plan: Plan, item: PlannedItem) -> Published:
 def _assemble(plan: Plan, item: PlannedItem, prefix: str) -> None:
     projected = projected_modules(plan, item)
     trained = _training(plan, item)
-    with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
-        folder = Path(scratch) / "adapter"
+    store = open_stored()
+    with store.workspace() as scratch:
+        folder = scratch / "adapter"
         write_adapter(
             folder,
             open_ref(item.target),
@@ -99,7 +98,7 @@ def _assemble(plan: Plan, item: PlannedItem, prefix: str) -> None:
             **({"origin": _TRAINED} if trained else {}),
         )
         with suppress(ObjectExists):  # another worker published the same version first; its folder stands
-            open_stored().put_folder(prefix, folder)
+            store.put_folder(prefix, folder)
 
 
 def _training(plan: Plan, item: PlannedItem) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -124,8 +123,8 @@ def put_once(key: str, write: Callable[[Path], None], *, durable: bool = True) -
     found = store.stat(key)
     if found is not None and (durable or store.always_durable or _is_whole(key)):
         return found
-    with tempfile.TemporaryDirectory(prefix="cross-lora-") as folder:
-        path = Path(folder) / "object"
+    with store.workspace() as folder:
+        path = folder / "object"
         write(path)
         try:
             return store.put(key, path, durable=durable)

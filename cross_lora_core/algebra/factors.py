@@ -55,8 +55,10 @@ class LoraFactors:
         return int(self.lora_B.shape[0])
 
     def folded(self) -> LoraFactors:
-        """The same update with scaling 1, in the working precision."""
+        """The same update with scaling 1, in the working precision; itself where it is that already."""
         dtype = working_dtype(self.lora_B)
+        if self.scaling == 1.0 and self.lora_A.dtype == self.lora_B.dtype == dtype:
+            return self
         return LoraFactors(self.lora_A.to(dtype), self.lora_B.to(dtype) * self.scaling)
 
 

@@ -21,7 +21,7 @@ from cross_lora_core.algebra import Alignment, CentredMoments, LoraFactors, Spec
 from cross_lora_core.errors import ObjectCorrupted
 from cross_lora_core.migration.layers import ModuleFactors, ModuleMeasure, Projected
 from cross_lora_core.migration.maps import MapFit, ModuleMaps, input_site
-from cross_lora_core.migration.tensor_file import write_tensors
+from cross_lora_core.migration.tensor_file import write_all, write_tensors
 from cross_lora_core.models import Role
 
 __all__ = [
@@ -82,7 +82,7 @@ def _write(
     path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Mapping[str, Any]], **more: Any
 ) -> None:
     header = {name: json.dumps(value, sort_keys=True) for name, value in {"numbers": numbers, **more}.items()}
-    write_tensors(path, tensors.items(), lambda: header)
+    write_all(path, tensors, header)
 
 
 def write_factors(path: Path, factors: Iterable[tuple[_Key, ModuleFactors]]) -> None:

@@ -1,4 +1,4 @@
-"""A safetensors file written one tensor after another, so that only one of them is in memory."""
+"""Safetensors files written one tensor after another, so that no copy of all of them is in memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-__all__ = ["write_tensors"]
+__all__ = ["write_all", "write_tensors"]
 
 _DTYPES = {torch.float32: "F32", torch.float64: "F64", torch.float16: "F16", torch.bfloat16: "BF16"}
 _COPY_BYTES = 1 << 20
@@ -48,14 +48,44 @@ def write_tensors(
             shutil.copyfileobj(data, file, _COPY_BYTES)
 
 
+def write_all(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write the same file of tensors that are all there, and each of their bytes once.
+
+    Args:
+        path: of the file.
+        tensors: of any device and layout, by name.
+        metadata: texts of the header.
+
+    Raises:
+        KeyError: a dtype that is not floating.
+        OSError: the disk is full, or the folder cannot be written.
+    """
+    entries, start = {}, 0
+    for name, tensor in tensors.items():
+        entries[name] = _entry(tensor, start)
+        start += tensor.nbytes
+    with path.open("wb") as file:
+        file.write(_header({"__metadata__": dict(metadata), **entries}))
+        for tensor in tensors.values():
+            _write_bytes(file, tensor)
+
+
 def _append(data: IO[bytes], tensor: Tensor) -> dict[str, Any]:
     start = data.tell()
+    _write_bytes(data, tensor)
+    return _entry(tensor, start)
+
+
+def _write_bytes(file: IO[bytes], tensor: Tensor) -> None:
     plain = tensor.detach().to("cpu").contiguous()
-    data.write(plain.view(-1).view(torch.uint8).numpy().data)
+    file.write(plain.view(-1).view(torch.uint8).numpy().data)
+
+
+def _entry(tensor: Tensor, start: int) -> dict[str, Any]:
     return {
         "dtype": _DTYPES[tensor.dtype],
         "shape": list(tensor.shape),
-        "data_offsets": [start, data.tell()],
+        "data_offsets": [start, start + tensor.nbytes],
     }
 
 

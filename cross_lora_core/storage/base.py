@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,6 +120,16 @@ class Store(ABC):
             StoreRefused: no permission, no space, no bucket.
             StoreUnavailable: the store did not answer.
         """
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """A folder for files that are to be put, removed afterwards with what is in it.
+
+        Where the store is on a disk of this machine, so is the folder, and `put` takes a file of it without
+        copying: it must not be written to any more.
+        """
+        with tempfile.TemporaryDirectory(prefix="cross-lora-") as folder:
+            yield Path(folder)
 
     @abstractmethod
     def stat(self, key: str) -> StoredObject | None:

@@ -14,7 +14,7 @@ from cross_lora_core.errors import StoreRefused, StoreUnavailable
 
 __all__ = ["make_folder", "refusing", "remove_stale", "sync_file", "sync_folder"]
 
-_STALE_SECONDS = 24 * 3600
+_DAY = 24 * 3600
 _PERMISSION = "Give this user write permission, or set CROSS_LORA_STORE to another folder."
 _NO_LOCKS = "The file system has no locks; set CROSS_LORA_STORE to a folder on one that has."
 _REFUSALS = {
@@ -76,11 +76,11 @@ def make_folder(path: Path) -> None:
         sync_folder(one.parent)
 
 
-def remove_stale(paths: Iterator[Path]) -> None:
-    """Remove those that were last written more than a day ago."""
+def remove_stale(paths: Iterator[Path], days: int = 1) -> None:
+    """Remove those that were last written more than so many days ago."""
     for path in paths:
         try:
-            if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+            if time.time() - path.stat().st_mtime > days * _DAY:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         except OSError:  # another process removes too, or may not: nothing is lost
             continue

@@ -37,6 +37,8 @@ from cross_lora_core.storage.turns import one_at_a_time
 __all__ = ["LocalStore"]
 
 _STAGING, _CHECKSUMS, _LOCK = ".staging", ".checksums", ".lock"
+_STALE_DAYS = 7
+"""Longer than a task computes in a workspace what it then puts."""
 
 
 class LocalStore(Store):
@@ -45,7 +47,7 @@ class LocalStore(Store):
     An object and a folder cannot share a name: `a` and `a/b` exclude each other.
 
     Args:
-        root: made if it is not there. Staged files older than a day, left by killed writers, are removed.
+        root: made if it is not there. Staged files older than a week, left by killed writers, are removed.
 
     Raises:
         StoreRefused: the root cannot be made or written.
@@ -59,16 +61,24 @@ class LocalStore(Store):
         with refusing(self.root):
             (self.root / _STAGING).mkdir(parents=True, exist_ok=True)
             (self.root / _CHECKSUMS).mkdir(exist_ok=True)
-            remove_stale((self.root / _STAGING).iterdir())
+            remove_stale((self.root / _STAGING).iterdir(), _STALE_DAYS)
 
     def put(self, key: str, data: bytes | Path, *, durable: bool = True) -> StoredObject:
         """See `Store.put`."""
         target = self.root / check_key(key)
         with refusing(target), self._staged() as staged:
-            _write(staged, data, durable)
+            self._stage(staged, data, durable)
             wanted = StoredObject(key, *sha256_of(staged))
             with self._turn():
                 return self._place(staged, wanted, durable)
+
+    @contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """See `Store.workspace`."""
+        with self._staged() as folder:
+            with refusing(self.root):
+                folder.mkdir()
+            yield folder
 
     def _place(self, staged: Path, wanted: StoredObject, durable: bool) -> StoredObject:
         """Make a staged file visible; a hard link fails where a rename would overwrite."""
@@ -163,7 +173,7 @@ class LocalStore(Store):
             for key, path in sources.items():
                 copy = staged / key.removeprefix(f"{prefix}/")
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                _write(copy, path)
+                self._stage(copy, path)
             for one in (staged, *(path for path in staged.rglob("*") if path.is_dir())):
                 sync_folder(one)
             files = files_in(staged, prefix)
@@ -191,7 +201,7 @@ class LocalStore(Store):
         """See `Store.put_pointer`; by one rename."""
         target = self.root / check_key(key)
         with refusing(target), self._staged() as staged:
-            _write(staged, data)
+            self._stage(staged, data)
             make_folder(target.parent)
             staged.replace(target)
             sync_folder(target.parent)
@@ -224,10 +234,21 @@ class LocalStore(Store):
                 above.unlink()
         make_folder(path.parent)
         with self._staged() as aside:
-            _write(aside, json.dumps({"sha256": one.sha256, "size": one.size}).encode(), durable)
+            self._stage(aside, json.dumps({"sha256": one.sha256, "size": one.size}).encode(), durable)
             aside.replace(path)
         if durable:
             sync_folder(path.parent)
+
+    def _stage(self, path: Path, data: bytes | Path, durable: bool = True) -> None:
+        """Bytes, a copy of a file, or a file of a workspace itself, at a staged path."""
+        if isinstance(data, bytes):
+            path.write_bytes(data)
+        elif data.is_relative_to(self.root / _STAGING):
+            os.link(data, path)
+        else:
+            shutil.copyfile(data, path)
+        if durable:
+            sync_file(path)
 
     def _turn(self) -> AbstractContextManager[None]:
         """One writer at a time, in all processes; freed by the system if this one is killed."""
@@ -243,15 +264,6 @@ class LocalStore(Store):
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-
-
-def _write(path: Path, data: bytes | Path, durable: bool = True) -> None:
-    if isinstance(data, bytes):
-        path.write_bytes(data)
-    else:
-        shutil.copyfile(data, path)
-    if durable:
-        sync_file(path)
 
 
 def _remove_empty(folder: Path, top: Path) -> None:

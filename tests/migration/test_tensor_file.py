@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from cross_lora_core.migration.tensor_file import write_tensors
+from cross_lora_core.migration.tensor_file import write_all, write_tensors
 
 
 def read(path):
@@ -12,8 +12,9 @@ def read(path):
         return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata()  # noqa: SIM118
 
 
-def test_tensors_come_back_with_what_is_told_of_them(tmp_path):
-    written = {
+@pytest.fixture
+def written():
+    return {
         "a": torch.randn(3, 5),
         "transposed": torch.randn(4, 2).T,
         "half": torch.randn(7).to(torch.bfloat16),
@@ -21,6 +22,9 @@ def test_tensors_come_back_with_what_is_told_of_them(tmp_path):
         "empty": torch.zeros(0, 3),
         "number": torch.tensor(2.5),
     }
+
+
+def test_tensors_come_back_with_what_is_told_of_them(tmp_path, written):
     told = {}
 
     def tensors():
@@ -35,6 +39,12 @@ def test_tensors_come_back_with_what_is_told_of_them(tmp_path):
     for name, tensor in written.items():
         assert found[name].dtype == tensor.dtype
         assert torch.equal(found[name], tensor)
+
+
+def test_tensors_that_are_all_there_make_the_same_file(tmp_path, written):
+    write_tensors(tmp_path / "one by one", written.items(), lambda: {"told": "é"})
+    write_all(tmp_path / "all", written, {"told": "é"})
+    assert (tmp_path / "all").read_bytes() == (tmp_path / "one by one").read_bytes()
 
 
 def test_one_tensor_in_two_places_is_written_twice(tmp_path):

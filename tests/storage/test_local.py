@@ -104,12 +104,12 @@ LocalStore(Path({str(root)!r})).put("a/b", source)
     assert store.put("a/b", b"y").size == 1
 
 
-def test_what_killed_writers_left_is_swept_after_a_day(tmp_path):
+def test_what_killed_writers_left_is_swept_after_a_week(tmp_path):
     store = LocalStore(tmp_path / "store")
     old, young = store.root / ".staging" / "old", store.root / ".staging" / "young"
     old.mkdir()
     young.write_bytes(b"x")
-    os.utime(old, (time.time() - 100_000,) * 2)
+    os.utime(old, (time.time() - 700_000,) * 2)
     LocalStore(store.root)
     assert not old.exists()
     assert young.exists()
@@ -154,7 +154,7 @@ def test_a_refusing_disk_is_a_clear_error(store, monkeypatch, number, words):
     def fail(*_args):
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr("cross_lora_core.storage.local._write", fail)
+    monkeypatch.setattr("cross_lora_core.storage.local.LocalStore._stage", fail)
     with pytest.raises(StoreRefused, match=words):
         store.put("a", b"x")
     assert visible(store) == []
@@ -304,7 +304,7 @@ def test_a_disk_that_does_not_answer_can_be_tried_again(store, monkeypatch):
     def fail(*_args):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("cross_lora_core.storage.local._write", fail)
+    monkeypatch.setattr("cross_lora_core.storage.local.LocalStore._stage", fail)
     with pytest.raises(StoreUnavailable):
         store.put("a", b"x")
 
@@ -319,3 +319,26 @@ def test_only_what_is_to_be_durable_waits_for_the_disk(store, monkeypatch):
     assert store.get("seen/passing") == b"bytes"
     store.put("seen/lasting", b"bytes")
     assert len(synced) >= 3  # the object, its checksum, their folder
+
+
+def test_a_file_of_a_workspace_is_taken_as_it_is_and_stays(store):
+    with store.workspace() as folder:
+        path = folder / "object"
+        path.write_bytes(b"precious")
+        inode = path.stat().st_ino
+        assert store.put("a/b", path).size == 8
+        (folder / "f").mkdir()
+        (folder / "f" / "one").write_bytes(b"1")
+        store.put_folder("x/y", folder / "f")
+        assert visible(store) == ["a/b", "x/y/one"]
+    assert not list((store.root / ".staging").iterdir())
+    assert store.fetch("a/b").stat().st_ino == inode
+    assert (store.get("a/b"), store.get("x/y/one")) == (b"precious", b"1")
+
+
+def test_what_breaks_in_a_workspace_is_not_laid_to_the_store(store):
+    with pytest.raises(PermissionError, match="a base"), store.workspace() as folder:
+        (folder / "object").write_bytes(b"half")
+        raise PermissionError(errno.EACCES, "a base")
+    assert visible(store) == []
+    assert not list((store.root / ".staging").iterdir())
