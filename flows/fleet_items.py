@@ -28,6 +28,7 @@ __all__ = ["ItemRun", "announce_items", "count_task_runs", "settle_item", "submi
 
 _Future = PrefectFuture[Any]
 _Inputs = Mapping[LayerGroup, list[_Future]]
+_Neighbours = tuple[PlannedItem, ...]
 _Made = dict[TransferSpec, list[_Future]]
 """Task runs that make an item's updates, by the transfer they are for."""
 
@@ -90,16 +91,18 @@ def _projections(plan: Plan, planned: PlannedItem) -> int:
     return sum(bool(planned.landings_in(group)) for group in plan.target_of(planned).groups)
 
 
-def submit_item(plan: Plan, item: PreparedItem, shared: GroupFutures) -> ItemRun:
+def submit_item(
+    plan: Plan, item: PreparedItem, shared: GroupFutures, neighbours: _Neighbours = ()
+) -> ItemRun:
     """Submit what an item's ladder says: every rung's transfer, and how the item is settled.
 
-    A task of a large fleet carries its own item only.
+    A task of a large fleet carries its own item only, and the few that it may project together with it.
     """
     planned = item.planned
     own = replace(plan, items=(planned,), targets=(plan.target_of(planned),))
     chosen = plan.spec.method is Method.AUTO
     made: _Made = {}
-    rungs = [_submit_rung(one, planned, shared, made) for one in own.rung_plans]
+    rungs = [_submit_rung(one, planned, shared, made, neighbours) for one in own.rung_plans]
     judged = [_submit_measurement(item, one) if chosen else _submit_verdict(item, one) for one in rungs]
     return ItemRun(item, tuple(judged), chosen)
 
@@ -113,11 +116,13 @@ class _RungRun:
     steps: tuple[_Future, ...]
 
 
-def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures, made: _Made) -> _RungRun:
+def _submit_rung(
+    plan: Plan, planned: PlannedItem, shared: GroupFutures, made: _Made, neighbours: _Neighbours
+) -> _RungRun:
     """Submit what makes a transfer's updates, and its publication."""
     (target,) = plan.targets
     inputs = {group: inputs_of(plan, target, group, shared) for group in target.groups}
-    updates = _submit_updates(plan, planned, inputs, made)
+    updates = _submit_updates(plan, planned, inputs, made, neighbours)
     publishing = publish_adapter.submit(whole(plan), whole(planned), return_state=False, wait_for=updates)
     published = watched("publish", publishing)
     awaited = [
@@ -128,28 +133,34 @@ def _submit_rung(plan: Plan, planned: PlannedItem, shared: GroupFutures, made: _
     return _RungRun(plan, tuple(awaited), (*updates, published))
 
 
-def _submit_updates(plan: Plan, planned: PlannedItem, inputs: _Inputs, made: _Made) -> list[_Future]:
+def _submit_updates(
+    plan: Plan, planned: PlannedItem, inputs: _Inputs, made: _Made, neighbours: _Neighbours
+) -> list[_Future]:
     """What makes a transfer's updates; what another rung of the item has submitted is not submitted again."""
     if plan.spec not in made:
         if plan.spec.needs.training:
-            steps = _submit_refinement(plan, planned, inputs, made)
+            steps = _submit_refinement(plan, planned, inputs, made, neighbours)
         elif plan.spec.needs.probes:
             steps = _submit_fits(plan, planned, inputs)
         else:
-            steps = _submit_projections(plan, planned, inputs)
+            steps = _submit_projections(plan, planned, inputs, neighbours)
         made[plan.spec] = steps
     return made[plan.spec]
 
 
-def _submit_projections(plan: Plan, planned: PlannedItem, inputs: _Inputs) -> list[_Future]:
+def _submit_projections(
+    plan: Plan, planned: PlannedItem, inputs: _Inputs, neighbours: _Neighbours
+) -> list[_Future]:
     """Every layer group by itself, once what it reads is there."""
     (target,) = plan.targets
+    company = tuple(one for one in neighbours if plan.spec in _transfers_of(one))
     return [
         watched(
             "project",
             project_group.submit(
                 plan.source, whole(planned), group, whole(plan.spec),
-                whole(FactorSource.of(plan, target, group)), return_state=False, wait_for=inputs[group],
+                whole(FactorSource.of(plan, target, group)), whole(company),
+                return_state=False, wait_for=inputs[group],
             ),
         )
         for group in target.groups
@@ -169,10 +180,12 @@ def _submit_fits(plan: Plan, planned: PlannedItem, inputs: _Inputs) -> list[_Fut
     return steps
 
 
-def _submit_refinement(plan: Plan, planned: PlannedItem, inputs: _Inputs, made: _Made) -> list[_Future]:
+def _submit_refinement(
+    plan: Plan, planned: PlannedItem, inputs: _Inputs, made: _Made, neighbours: _Neighbours
+) -> list[_Future]:
     """What training begins with, strings of its own, then the training of the whole target."""
     start = replace(plan, spec=plan.spec.start)
-    begun = _submit_updates(start, planned, inputs, made)
+    begun = _submit_updates(start, planned, inputs, made, neighbours)
     sampling = sample_probes.submit(
         plan.source, planned.adapter, plan.spec.strings, return_state=False, wait_for=begun
     )

@@ -20,6 +20,7 @@ from cross_lora_core.migration import ItemOutcome, MigrationOutcome, MigrationRe
 from flows.base_groups import GroupFutures, submit_shared
 from flows.fleet_items import ItemRun, announce_items, settle_item, submit_item
 from flows.fleet_parts import run_in_parts
+from flows.neighbours import with_neighbours
 from flows.outages import riding_out, wait_out
 from flows.run_labels import label_migration
 from flows.task_runners import RUNNER
@@ -79,9 +80,9 @@ def _run_items(prepared: PreparedMigration, pending: Sequence[PreparedItem]) -> 
 def _run_part(plan: Plan, items: Sequence[PreparedItem], shared: GroupFutures, settling: _Settling) -> None:
     """Run some items in the current flow run; only so many task runs are on their way at a time."""
     try:
-        for item in items:
+        for item, neighbours in with_neighbours(plan, items):
             settling.make_room()
-            settling.under_way.append(submit_item(plan, item, shared))
+            settling.under_way.append(submit_item(plan, item, shared, neighbours))
         settling.settle_all()
     except Exception:
         wait_out(step for run in settling.under_way for step in run.own)

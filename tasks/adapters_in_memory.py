@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 import torch
+from torch import Tensor
 
 from cross_lora_core.adapters import updates_by_role
 from cross_lora_core.algebra import LoraFactors
@@ -14,10 +15,10 @@ from cross_lora_core.migration import AdapterRef, BaseRef
 from cross_lora_core.models import Role
 from tasks.runtime import open_ref, read_ref
 
-__all__ = ["source_updates"]
+__all__ = ["ADAPTERS_TOGETHER", "source_updates"]
 
-_KEPT = 2
-"""Adapters: a flow submits one's groups after another's, so that two are under way at a time."""
+ADAPTERS_TOGETHER = 4
+"""Adapters that a task projects together at most, and that are kept."""
 
 _TURNS = tuple(threading.Lock() for _ in range(16))
 
@@ -38,12 +39,21 @@ def source_updates(
         return _read(source, adapter, device)
 
 
-@lru_cache(maxsize=_KEPT)
+@lru_cache(maxsize=ADAPTERS_TOGETHER)
 def _read(
     source: BaseRef, adapter: AdapterRef, device: torch.device
 ) -> Mapping[tuple[int, Role], LoraFactors]:
     updates = updates_by_role(read_ref(adapter), open_ref(source)).updates
     return {
-        key: LoraFactors(update.lora_A.to(device), update.lora_B.to(device), update.scaling)
+        key: LoraFactors(_packed(update.lora_A).to(device), _packed(update.lora_B).to(device), update.scaling)
         for key, update in updates.items()
     }
+
+
+def _packed(tensor: Tensor) -> Tensor:
+    """The same numbers in half the memory, where a half precision holds them all."""
+    for dtype in (torch.float16, torch.bfloat16):
+        half = tensor.to(dtype)
+        if torch.equal(half.to(tensor.dtype), tensor):
+            return half
+    return tensor

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 from prefect import task
 
+from cross_lora_core.errors import CrossLoraError
 from cross_lora_core.migration import (
     BaseRef,
     FactorSource,
     GroupFile,
+    Moving,
     PlannedItem,
     Projected,
     TransferSpec,
@@ -32,6 +38,9 @@ from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
 
 __all__ = ["project_group"]
 
+_TURNS = tuple(threading.Lock() for _ in range(64))
+"""Task runs of neighbours wait for the one that carries them all."""
+
 
 @task(
     name="project",
@@ -40,39 +49,96 @@ __all__ = ["project_group"]
     **TASK_OPTIONS,
 )
 def project_group(
-    source: BaseRef, item: PlannedItem, group: LayerGroup, spec: TransferSpec, factors: FactorSource
-) -> StoredObject:
-    """Carry an adapter's updates of a layer group to the target (Eq. 7) and store the new factors."""
-
-    def write(path: Path) -> None:
-        with device_slot() as device, small_products():
-            write_projections(path, _project(source, item, group, spec, factors, device))
-
-    key = projection_key(source, item.target, item.adapter.digest, spec, group.first, group.last)
-    return put_once(key, write, durable=False)  # a moment's work, done again sooner than waited for
-
-
-def _project(
     source: BaseRef,
     item: PlannedItem,
     group: LayerGroup,
     spec: TransferSpec,
     factors: FactorSource,
-    device: torch.device,
+    neighbours: tuple[PlannedItem, ...] = (),
+) -> StoredObject:
+    """Carry an adapter's updates of a layer group to the target (Eq. 7) and store the new factors.
+
+    Args:
+        source: the base of the adapter.
+        item: the adapter and its target.
+        group: layers of the target.
+        spec: the transfer.
+        factors: where the factors are that it needs.
+        neighbours: items of the same target whose updates of these layers are carried with it where they are
+            not stored yet, so that factors are read once for all. Their own task runs find them stored;
+            what breaks for one of them is left to its own.
+    """
+
+    def write(path: Path) -> None:
+        with device_slot() as device, small_products():
+            carry = _Carrier(source, group, spec, factors, device)
+            write_projections(path, _with_neighbours(carry, item, neighbours))
+
+    with _TURNS[hash((item.target.digest, spec, group)) % len(_TURNS)] if neighbours else nullcontext():
+        # not durable: it is done again sooner than waited for
+        return put_once(_key(source, item, group, spec), write, durable=False)
+
+
+def _key(source: BaseRef, item: PlannedItem, group: LayerGroup, spec: TransferSpec) -> str:
+    return projection_key(source, item.target, item.adapter.digest, spec, group.first, group.last)
+
+
+def _with_neighbours(
+    carry: _Carrier, item: PlannedItem, neighbours: Sequence[PlannedItem]
 ) -> dict[tuple[int, Role], Projected]:
-    bounds = (source, item.target, spec, group.first, group.last)
-    pairs = _opened(alignment_key(*bounds), device) if spec.needs.alignment else None
-    maps = _opened(maps_key(*bounds), device) if spec.needs.maps else None
-    return project_landings(
-        item.landings_in(group),
-        source_updates(source, item.adapter, device),
-        open_ref(item.target).linear,
-        factor_reader(factors.source, device),
-        factor_reader(factors.target, device),
-        None if pairs is None else partial(read_alignment, pairs),
-        spec,
-        None if maps is None else partial(read_maps, maps),
-    )
+    """The item's projections; those of neighbours are stored on the way."""
+    company = [one for one in neighbours if carry.can(one)]
+    if company:
+        try:
+            mine, *theirs = carry([item, *company])
+        except Exception:  # whose fault it was shows when each is alone
+            return carry([item])[0]
+        for one, projected in zip(company, theirs, strict=True):
+            key = _key(carry.source, one, carry.group, carry.spec)
+            put_once(key, partial(write_projections, projected=projected), durable=False)
+        return mine
+    return carry([item])[0]
+
+
+@dataclass(frozen=True)
+class _Carrier:
+    """Carries updates of one layer group to one target, on a device."""
+
+    source: BaseRef
+    group: LayerGroup
+    spec: TransferSpec
+    factors: FactorSource
+    device: torch.device
+
+    def can(self, item: PlannedItem) -> bool:
+        """Whether an item has updates here that can be read and are not stored yet."""
+        if not item.landings_in(self.group) or open_stored().exists(
+            _key(self.source, item, self.group, self.spec)
+        ):
+            return False
+        try:
+            source_updates(self.source, item.adapter, self.device)
+        except CrossLoraError:
+            return False
+        return True
+
+    def __call__(self, items: Sequence[PlannedItem]) -> list[dict[tuple[int, Role], Projected]]:
+        target = items[0].target
+        bounds = (self.source, target, self.spec, self.group.first, self.group.last)
+        pairs = _opened(alignment_key(*bounds), self.device) if self.spec.needs.alignment else None
+        maps = _opened(maps_key(*bounds), self.device) if self.spec.needs.maps else None
+        return project_landings(
+            [
+                Moving(one.landings_in(self.group), source_updates(self.source, one.adapter, self.device))
+                for one in items
+            ],
+            open_ref(target).linear,
+            factor_reader(self.factors.source, self.device),
+            factor_reader(self.factors.target, self.device),
+            None if pairs is None else partial(read_alignment, pairs),
+            self.spec,
+            None if maps is None else partial(read_maps, maps),
+        )
 
 
 def _opened(key: str, device: torch.device) -> GroupFile:

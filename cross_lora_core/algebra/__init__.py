@@ -30,6 +30,7 @@ from cross_lora_core.algebra.rank import balance, rerank, singular_values, trunc
 from cross_lora_core.algebra.reduced_rank import reduced_rank_ridge
 from cross_lora_core.algebra.ridge import Moments, RidgeChoice, choose_ridge, held_out_error, ridge_map
 from cross_lora_core.algebra.svd import factorize
+from cross_lora_core.algebra.together import together
 from cross_lora_core.algebra.transport import (
     WidthMismatch,
     coordinates,
@@ -82,6 +83,7 @@ __all__ = [
     "subspace",
     "subspace_and_null",
     "subspace_capture",
+    "together",
     "truncation_loss",
     "unfold_gains",
     "working_dtype",

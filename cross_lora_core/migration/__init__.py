@@ -50,6 +50,7 @@ from cross_lora_core.migration.landings import Landing, effect_landings, refine_
 from cross_lora_core.migration.layers import (
     ModuleFactors,
     ModuleMeasure,
+    Moving,
     Projected,
     align_landings,
     anchor_rows,
@@ -106,6 +107,7 @@ __all__ = [
     "ModuleFactors",
     "ModuleMaps",
     "ModuleMeasure",
+    "Moving",
     "PairFacts",
     "Plan",
     "PlannedItem",

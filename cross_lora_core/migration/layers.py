@@ -6,7 +6,7 @@ instead of files, so that it knows nothing of stores and tasks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +23,7 @@ from cross_lora_core.models import BaseModel, LinearSpec, Role, shared_tokens
 __all__ = [
     "ModuleFactors",
     "ModuleMeasure",
+    "Moving",
     "Projected",
     "align_landings",
     "anchor_rows",
@@ -160,42 +161,71 @@ def _align_module(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Moving:
+    """What one adapter brings to a layer group.
+
+    Attributes:
+        landings: the modules to fill.
+        updates: its updates by (source layer, role).
+    """
+
+    landings: tuple[Landing, ...]
+    updates: Mapping[tuple[int, Role], LoraFactors]
+
+
 def project_landings(
-    landings: Iterable[Landing],
-    updates: Mapping[tuple[int, Role], LoraFactors],
+    adapters: Sequence[Moving],
     target_linear: Callable[[int, Role], LinearSpec],
     source: Callable[[int, Role], ModuleFactors] | None,
     target: Callable[[int, Role], ModuleFactors] | None,
     alignment: Callable[[int, Role], Alignment] | None,
     spec: TransferSpec,
     maps: Callable[[int, Role], ModuleMaps] | None = None,
-) -> dict[tuple[int, Role], Projected]:
+) -> list[dict[tuple[int, Role], Projected]]:
     """Carry each landing's update to the target (Eq. 7, factor-wise) and measure it.
 
     Args:
-        landings: the modules to fill.
-        updates: the source adapter's updates by (source layer, role).
+        adapters: one or several; what they share is read once for all.
         target_linear: the target's module, for its shape.
         source: factors of the source base, where the method needs them.
         target: factors of the target base, where the method needs them.
         alignment: maps between the two, where the method needs them.
         spec: the method and its settings.
         maps: maps between the responses of the two, where the method needs them.
+
+    Returns:
+        Of each adapter, in order, the landings' updates by (target layer, role).
     """
-    result = {}
-    for one in landings:
-        update = updates[one.source_layer, one.role]
-        ours = source(one.source_layer, one.role) if source else None
-        theirs = target(one.target_layer, one.role) if target else None
-        pairs = alignment(one.target_layer, one.role) if alignment else None
-        inside = _Inside.of(update, ours) if ours else None
-        linear = target_linear(one.target_layer, one.role)
-        if maps:
-            moved = carry(update, maps(one.target_layer, one.role))
-        else:
-            moved = _move(update, (linear.d_out, linear.d_in), inside, theirs, pairs, spec.method)
-        result[one.target_layer, one.role] = Projected(moved, _measure(one, update, moved, inside, theirs))
-    return result
+    results: list[dict[tuple[int, Role], Projected]] = [{} for _ in adapters]
+    for one in dict.fromkeys(landing for adapter in adapters for landing in adapter.landings):
+        key = one.target_layer, one.role
+        linear = target_linear(*key)
+        module = _Module(
+            one,
+            (linear.d_out, linear.d_in),
+            source(one.source_layer, one.role) if source else None,
+            target(*key) if target else None,
+            alignment(*key) if alignment else None,
+            maps(*key) if maps else None,
+        )
+        sharing = [number for number, adapter in enumerate(adapters) if one in adapter.landings]
+        updates = [adapters[number].updates[one.source_layer, one.role] for number in sharing]
+        for number, projected in zip(sharing, _project(module, updates, spec.method), strict=True):
+            results[number][key] = projected
+    return results
+
+
+@dataclass(frozen=True, eq=False)
+class _Module:
+    """A module of the target with what carries updates to it; None where the method needs no such thing."""
+
+    landing: Landing
+    shape: tuple[int, int]
+    source: ModuleFactors | None
+    target: ModuleFactors | None
+    alignment: Alignment | None
+    maps: ModuleMaps | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,46 +242,53 @@ class _Inside:
     folded: LoraFactors
     coordinates: LoraFactors
 
-    @classmethod
-    def of(cls, update: LoraFactors, source: ModuleFactors) -> _Inside:
-        folded = algebra.fold_gains(update, source.input_gain, source.output_gain)
-        return cls(source, folded, algebra.coordinates(folded, source.spectral))
-
     @property
     def retained_energy(self) -> float:
         return algebra.retained_energy(self.folded, self.source.spectral, self.coordinates)
 
 
+def _project(module: _Module, updates: Sequence[LoraFactors], method: Method) -> list[Projected]:
+    insides = _see(updates, module.source) if module.source else [None] * len(updates)
+    moved = _move(module, updates, insides, method)
+    return [
+        Projected(after, _measure(module, before, after, inside))
+        for before, after, inside in zip(updates, moved, insides, strict=True)
+    ]
+
+
+def _see(updates: Sequence[LoraFactors], source: ModuleFactors) -> list[_Inside | None]:
+    folded = [algebra.fold_gains(one, source.input_gain, source.output_gain) for one in updates]
+    seen = algebra.together(folded, lambda one: algebra.coordinates(one, source.spectral))
+    return [_Inside(source, one, coordinates) for one, coordinates in zip(folded, seen, strict=True)]
+
+
 def _move(
-    update: LoraFactors,
-    shape: tuple[int, int],
-    inside: _Inside | None,
-    target: ModuleFactors | None,
-    alignment: Alignment | None,
-    method: Method,
-) -> LoraFactors:
+    module: _Module, updates: Sequence[LoraFactors], insides: Sequence[_Inside | None], method: Method
+) -> list[LoraFactors]:
+    maps, target, alignment = module.maps, module.target, module.alignment
+    if maps:
+        return [carry(one, maps) for one in updates]
     if method is Method.COPY:
-        return algebra.copy(update, *shape)
+        return [algebra.copy(one, *module.shape) for one in updates]
     if method is Method.INTERPOLATE:
-        return algebra.interpolate(update, *shape)
+        return [algebra.interpolate(one, *module.shape) for one in updates]
     assert target is not None
     if method is Method.SUBSPACE:
-        return algebra.subspace(update, target.spectral)
-    assert inside is not None
+        return [algebra.subspace(one, target.spectral) for one in updates]
     if method is Method.SUBSPACE_AND_NULL:
-        return algebra.subspace_and_null(update, inside.source.spectral, target.spectral)
+        assert module.source is not None
+        ours = module.source.spectral
+        return [algebra.subspace_and_null(one, ours, target.spectral) for one in updates]
     assert alignment is not None
-    moved = algebra.from_coordinates(inside.coordinates, target.spectral, alignment)
-    return algebra.unfold_gains(moved, target.input_gain, target.output_gain)
+    seen = [inside.coordinates for inside in insides if inside]
+    carried = algebra.together(seen, lambda one: algebra.from_coordinates(one, target.spectral, alignment))
+    return [algebra.unfold_gains(one, target.input_gain, target.output_gain) for one in carried]
 
 
 def _measure(
-    landing: Landing,
-    update: LoraFactors,
-    moved: LoraFactors,
-    inside: _Inside | None,
-    target: ModuleFactors | None,
+    module: _Module, update: LoraFactors, moved: LoraFactors, inside: _Inside | None
 ) -> ModuleMeasure:
+    landing, target = module.landing, module.target
     norm = algebra.frobenius_norm(moved)
     return ModuleMeasure(
         layer=landing.target_layer,

@@ -78,7 +78,7 @@ class Stand:
         wanted = [AdapterCandidate(item.adapter.name, item.adapter.location)]
         return self._plan_of(wanted, self.plan.spec.rank, self.arguments.group_bytes)
 
-    def tasks(self, item: Any) -> list[Callable[[], Any]]:
+    def tasks(self, item: Any, neighbours: Sequence[Any] = ()) -> list[Callable[[], Any]]:
         """The layer groups of an adapter, as the flow submits them."""
         from cross_lora_core.migration import FactorSource
         from tasks.project_adapter import project_group
@@ -87,7 +87,7 @@ class Stand:
         return [
             partial(
                 project_group.fn, self.plan.source, item, group, self.plan.spec,
-                FactorSource.of(self.plan, target, group),
+                FactorSource.of(self.plan, target, group), tuple(neighbours),
             )
             for group in target.groups
         ]  # fmt: skip
@@ -101,10 +101,15 @@ class Stand:
 
     def move(self, items: Iterable[Any]) -> None:
         """Adapters through projection and publication, tasks in the flow's order."""
+        from flows.neighbours import with_neighbours
+        from tasks.plan_migration import PreparedItem
+
+        prepared = [PreparedItem(number, item, None) for number, item in enumerate(items)]
         with ThreadPoolExecutor(self.arguments.workers) as pool:
             last = []
-            for item in items:
-                groups = [pool.submit(task) for task in self.tasks(item)]
+            for one, neighbours in with_neighbours(self.plan, prepared):
+                item = one.planned
+                groups = [pool.submit(task) for task in self.tasks(item, neighbours)]
                 last.append(pool.submit(self.publish, item, groups))
         for future in last:
             future.result()

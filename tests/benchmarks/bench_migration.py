@@ -71,9 +71,9 @@ def run_step(step: str, bases: Path, adapter: Path, scratch: Path) -> dict[str, 
     def project() -> None:
         updates = updates_by_role(read_adapter(adapter), source).updates
         file = m.GroupFile(scratch / "maps", cpu)
-        wanted = [one for one in landings if (one.source_layer, one.role) in updates]
-        moved = m.project_landings(
-            wanted, updates, target.linear, reader("source"), reader("target"),
+        wanted = tuple(one for one in landings if (one.source_layer, one.role) in updates)
+        (moved,) = m.project_landings(
+            [m.Moving(wanted, updates)], target.linear, reader("source"), reader("target"),
             lambda layer, role: m.read_alignment(file, layer, role), spec,
         )  # fmt: skip
         m.write_projections(scratch / "projected", moved)

@@ -68,7 +68,9 @@ def _aligned(source: Any, target: Any, group: Any, spec: Any, factors: Any) -> S
     return StoredObject("stubbed", "0" * 64, 0)
 
 
-def _projected(source: Any, item: PlannedItem, group: Any, spec: Any, factors: Any) -> StoredObject:
+def _projected(
+    source: Any, item: PlannedItem, group: Any, spec: Any, factors: Any, neighbours: Any
+) -> StoredObject:
     return StoredObject(f"stubbed/{item.adapter.name}", "0" * 64, 0)
 
 

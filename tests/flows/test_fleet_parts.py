@@ -99,10 +99,10 @@ def test_one_that_breaks_in_a_part_fails_alone_and_the_next_run_mends_it(fleet, 
 
     real = module.project_landings
 
-    def break_one(landings, updates, *rest):
-        if any(update.rank == 2 for update in updates.values()):
+    def break_one(adapters, *rest):
+        if any(update.rank == 2 for adapter in adapters for update in adapter.updates.values()):
             raise ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")
-        return real(landings, updates, *rest)
+        return real(adapters, *rest)
 
     split(monkeypatch, 1)
     request = request_for(fleet, adapters=[fleet.adapter("wide"), fleet.adapter("plain")])

@@ -170,10 +170,10 @@ def test_one_that_breaks_fails_alone_and_the_next_run_mends_it(fleet, monkeypatc
 
     real = module.project_landings
 
-    def break_one(landings, updates, *rest):
-        if any(update.rank == 2 for update in updates.values()):
+    def break_one(adapters, *rest):
+        if any(update.rank == 2 for adapter in adapters for update in adapter.updates.values()):
             raise ObjectNotFound("a stored object", "none", "the store", "Look after the disk.")
-        return real(landings, updates, *rest)
+        return real(adapters, *rest)
 
     request = request_for(fleet, adapters=[fleet.adapter("plain"), fleet.adapter("wide")])
     with monkeypatch.context() as patched:

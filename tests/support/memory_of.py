@@ -22,6 +22,7 @@ from cross_lora_core.migration import (
     Landing,
     MigrationRequest,
     ModuleFactors,
+    Moving,
     TransferSpec,
     align_landings,
     factorize_layers,
@@ -54,9 +55,8 @@ def project(base: BaseModel, folder: Path) -> None:
     """One adapter's updates of the first layer."""
     read, maps = _factors(folder), GroupFile(folder / "maps", CPU)
     updates = {(0, role): _update(base, role) for role in base.roles}
-    moved = project_landings(
-        _landings(base), updates, base.linear, read, read, partial(read_alignment, maps), SPEC
-    )
+    moving = [Moving(tuple(_landings(base)), updates)]
+    (moved,) = project_landings(moving, base.linear, read, read, partial(read_alignment, maps), SPEC)
     write_projections(folder / "projections", moved)
 
 

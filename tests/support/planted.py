@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from cross_lora_core.migration import (
     Landing,
     MigrationRequest,
+    Moving,
     Projected,
     TransferSpec,
     align_landings,
@@ -76,6 +77,8 @@ def project(source: BaseModel, target: BaseModel, updates) -> dict[tuple[int, Ro
     landings = [Landing(layer, layer, role) for layer, role in updates]
     anchor = anchor_rows(source, target)
     maps = dict(align_landings(landings, lambda *k: ours[k], lambda *k: theirs[k], anchor))
-    return project_landings(
-        landings, updates, target.linear, lambda *k: ours[k], lambda *k: theirs[k], lambda *k: maps[k], SPEC
+    moving = [Moving(tuple(landings), updates)]
+    (projected,) = project_landings(
+        moving, target.linear, lambda *k: ours[k], lambda *k: theirs[k], lambda *k: maps[k], SPEC
     )
+    return projected

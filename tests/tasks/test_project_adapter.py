@@ -12,6 +12,7 @@ import torch
 import cross_lora_core.adapters.reading as reading
 import cross_lora_core.migration.files as files
 import tasks.adapters_in_memory as in_memory
+import tasks.project_adapter as project_adapter
 import tasks.runtime as runtime
 from cross_lora_core.errors import FinalError
 from cross_lora_core.migration import (
@@ -19,6 +20,7 @@ from cross_lora_core.migration import (
     FactorSource,
     MigrationRequest,
     Plan,
+    PlannedItem,
     TransferSpec,
     align_landings,
     alignment_key,
@@ -125,10 +127,10 @@ def test_a_change_after_the_reading_changes_nothing(plan):
         assert torch.equal(after[key].lora_B, lora_B)
 
 
-def test_no_more_than_two_adapters_are_kept(plan):
+def test_only_so_many_adapters_are_kept(plan):
     for item in plan.items:
         in_memory.source_updates(plan.source, item.adapter, CPU)
-    assert in_memory._read.cache_info().currsize <= in_memory._KEPT
+    assert in_memory._read.cache_info().currsize <= in_memory.ADAPTERS_TOGETHER
 
 
 @pytest.mark.parametrize("spoiled", [b"", b"torn"])
@@ -176,3 +178,80 @@ def test_a_new_thread_goes_back_to_what_torch_gives_every_thread(monkeypatch, th
             assert new.submit(compute).result() == threads
     finally:
         torch.set_num_threads(before)
+
+
+def project_with_neighbour(plan: Plan) -> None:
+    """The first adapter's task runs, with the second beside it."""
+    (target,), (item, neighbour) = plan.targets, plan.items
+    for group in target.groups:
+        source = FactorSource.of(plan, target, group)
+        project_group.fn(plan.source, item, group, plan.spec, source, (neighbour,))
+
+
+def stored(plan: Plan, item: PlannedItem) -> dict[str, bytes]:
+    store = runtime.open_stored()
+    return {
+        key: store.get(key) for key in store.list("projections/") if f"/{item.adapter.digest}/" in f"/{key}/"
+    }
+
+
+def test_a_neighbour_is_carried_along_and_comes_to_the_same_bytes(plan, monkeypatch):
+    project_all(plan)
+    alone = [stored(plan, item) for item in plan.items]
+    store = runtime.open_stored()
+    for key in list(store.list("projections/")):
+        store.delete(key)
+    project_with_neighbour(plan)
+    assert [stored(plan, item) for item in plan.items] == alone
+    assert all(alone)
+    monkeypatch.setattr(project_adapter, "project_landings", None)  # its own task runs find it done
+    project_all(plan)
+
+
+def test_a_neighbour_that_cannot_be_read_is_left_to_its_own_task_runs(plan):
+    item, neighbour = plan.items
+    make_adapter(Path(plan.source.location), Path(neighbour.adapter.location), seed=9)
+    project_with_neighbour(plan)
+    assert len(stored(plan, item)) == 2
+    assert not stored(plan, neighbour)
+
+
+def test_what_breaks_in_company_is_tried_alone(plan, monkeypatch):
+    real, sizes = project_adapter.project_landings, []
+
+    def alone_only(adapters, *rest):
+        sizes.append(len(adapters))
+        if len(adapters) > 1:
+            raise RuntimeError("too large together")
+        return real(adapters, *rest)
+
+    monkeypatch.setattr(project_adapter, "project_landings", alone_only)
+    project_with_neighbour(plan)
+    item, neighbour = plan.items
+    assert (len(stored(plan, item)), len(stored(plan, neighbour))) == (2, 0)
+    assert sizes == [2, 1, 2, 1]
+
+
+def test_neighbours_at_once_are_computed_once(plan, monkeypatch):
+    real, carried = project_adapter.project_landings, []
+
+    def counting(adapters, *rest):
+        carried.append(len(adapters))
+        return real(adapters, *rest)
+
+    monkeypatch.setattr(project_adapter, "project_landings", counting)
+    (target,), (item, neighbour) = plan.targets, plan.items
+    source = FactorSource.of(plan, target, target.groups[0])
+    common = plan.source, target.groups[0], plan.spec, source
+    with ThreadPoolExecutor(2) as pool:
+        for one, beside in ((item, neighbour), (neighbour, item)):
+            pool.submit(project_group.fn, common[0], one, *common[1:], (beside,))
+    assert carried == [2]
+
+
+def test_an_adapter_in_half_precision_is_kept_in_it(plan):
+    half = torch.randn(16, 8).half()
+    assert in_memory._packed(half.float()).dtype == torch.float16
+    assert in_memory._packed(half.float() * 1e-9).dtype != torch.float16
+    odd = torch.randn(16, 8)
+    assert torch.equal(in_memory._packed(odd), odd)
