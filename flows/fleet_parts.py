@@ -18,6 +18,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from cross_lora_core.migration import Plan
 from flows.fleet_items import count_task_runs
 from flows.interrupts import heed_interrupts
+from flows.records import await_records
 from flows.run_labels import label_migration
 from flows.task_runners import RUNNER, BorrowedRunner
 from tasks.plan_migration import PreparedItem, PreparedMigration
@@ -71,6 +72,7 @@ def _run_child(
         """Some adapters of a fleet; migrate-fleet starts it, and counts and reports them with all others."""
         label_migration(prepared.plan)
         run_part(some)
+        await_records(sum(count_task_runs(prepared.plan, item) for item in some))
 
     adapters = [item.planned.adapter.name for item in some]
     ids = [item.item_id for item in some]

@@ -4,7 +4,7 @@
 
 An adapter is `--groups` projections, a publication and a validation. Each flow runs in a process of its own on
 a fresh database: `ephemeral` is the API that a command line starts, `server` a Prefect server on loopback, both
-on SQLite. While a flow runs against a server, a third process asks it a simple question five times a second.
+on SQLite and with the batch sizes that `infra/prefect-server.env` gives a server. While a flow runs against a server, a third process asks it a simple question five times a second.
 """
 
 from __future__ import annotations
@@ -181,7 +181,7 @@ def measure(arguments: argparse.Namespace, flow: str, backend: str) -> dict[str,
 
     place = arguments.scratch / f"{flow}-{backend}"
     shutil.rmtree(place, ignore_errors=True)
-    served = running_prefect(place / "prefect") if backend == "server" else nullcontext()
+    served = running_prefect(place / "prefect", **batch_sizes()) if backend == "server" else nullcontext()
     with served as server:
         environment = {"CROSS_LORA_HOME": str(place / "home"), "CROSS_LORA_WORKERS": str(arguments.workers)}
         environment |= {"PREFECT_HOME": str(place / "prefect")} | (server.environment if server else {})
@@ -194,6 +194,12 @@ def measure(arguments: argparse.Namespace, flow: str, backend: str) -> dict[str,
     if process.returncode:
         raise SystemExit(process.returncode)
     return json.loads(said.splitlines()[-1]) | ({"answer_seconds": quantiles(seconds)} if seconds else {})
+
+
+def batch_sizes() -> dict[str, str]:
+    """How many rows a server writes at a time, as this project sets up one."""
+    lines = (Path(__file__).parents[2] / "infra" / "prefect-server.env").read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line.partition("=")[0].endswith("_BATCH_SIZE"))
 
 
 @contextmanager
