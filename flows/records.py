@@ -1,7 +1,7 @@
 """Wait until a Prefect server has written down what a flow run did: it does so later, from a queue.
 
-As long as that queue is not empty a server on SQLite refuses to make flow runs, because its own writers overtake the
-request's transaction; the client then tries again after 2, 4, 8 and more seconds, six times in all.
+As long as that queue is not empty a server on SQLite refuses to make flow runs: its own writers overtake the
+request's transaction. The client then tries again after 2, 4, 8 and more seconds, six times in all.
 """
 
 from __future__ import annotations
