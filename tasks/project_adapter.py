@@ -38,7 +38,8 @@ from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
 __all__ = ["project_group"]
 
 _TURNS = tuple(threading.Lock() for _ in range(64))
-"""Task runs of neighbours wait for the one that carries them all."""
+"""Task runs of neighbours wait for the one that carries them all. A cluster is sent the task's function with
+its globals, and a lock cannot be sent: the function itself knows of none."""
 
 
 @task(
@@ -73,9 +74,13 @@ def project_group(
             carry = _Carrier(source, group, spec, factors, device)
             write_projections(path, _with_neighbours(carry, item, neighbours))
 
-    with _TURNS[hash((item.target.digest, spec, group)) % len(_TURNS)] if neighbours else nullcontext():
+    with _turn(item, group, spec) if neighbours else nullcontext():
         # not durable: it is done again sooner than waited for
         return put_once(_key(source, item, group, spec), write, durable=False)
+
+
+def _turn(item: PlannedItem, group: LayerGroup, spec: TransferSpec) -> threading.Lock:
+    return _TURNS[hash((item.target.digest, spec, group)) % len(_TURNS)]
 
 
 def _key(source: BaseRef, item: PlannedItem, group: LayerGroup, spec: TransferSpec) -> str:

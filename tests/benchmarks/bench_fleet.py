@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 RANK, SMALL_RANK, ADAPTER_RANK = 320, 40, 16
-STEPS = ("adapters", "memory")
+STEPS = ("adapters", "memory", "memory together")
 
 
 class Clock:
@@ -188,8 +188,8 @@ def _fleet(stand: Stand, count: int) -> dict[str, float]:
     }
 
 
-def measured_memory(arguments: argparse.Namespace) -> dict[str, float]:
-    """Peak of a process that plans one adapter and projects it, above where imports left it, MB.
+def measured_memory(arguments: argparse.Namespace, adapters: int) -> dict[str, float]:
+    """Peak of a process that plans some adapters and projects them together, above where imports left it, MB.
 
     Pages of mapped files count in RSS and not as anonymous.
     """
@@ -203,9 +203,10 @@ def measured_memory(arguments: argparse.Namespace) -> dict[str, float]:
 
     watching = threading.Thread(target=watch)
     watching.start()
-    arguments.distinct = 1
+    arguments.distinct = adapters
     stand = Stand(arguments)
-    for task in stand.tasks(stand.plan.items[0]):
+    first, *others = stand.plan.items
+    for task in stand.tasks(first, others):
         task()
     done.set()
     watching.join()
@@ -244,7 +245,11 @@ def published_approach(stand: Stand) -> dict[str, Any]:
 def run_step(arguments: argparse.Namespace) -> dict[str, Any]:
     """One step in a process of its own."""
     if arguments.step == "memory":
-        return measured_memory(arguments)
+        return measured_memory(arguments, 1)
+    if arguments.step == "memory together":
+        from tasks.adapters_in_memory import ADAPTERS_TOGETHER
+
+        return measured_memory(arguments, ADAPTERS_TOGETHER)
     stand = Stand(arguments)
     result = measured_adapters(stand)
     if arguments.published:

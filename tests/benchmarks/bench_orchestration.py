@@ -4,7 +4,8 @@
 
 An adapter is `--groups` projections, a publication and a validation. Each flow runs in a process of its own on
 a fresh database: `ephemeral` is the API that a command line starts, `server` a Prefect server on loopback, both
-on SQLite and with the batch sizes that `infra/prefect-server.env` gives a server. While a flow runs against a server, a third process asks it a simple question five times a second.
+on SQLite and with the batch sizes that `infra/prefect-server.env` gives a server. While a flow runs against a
+server, a third process asks it a simple question five times a second.
 """
 
 from __future__ import annotations
