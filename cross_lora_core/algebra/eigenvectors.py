@@ -25,8 +25,7 @@ def largest_eigenvectors(matrix: Tensor, count: int) -> Tensor | None:
         [n, count], of the matrix's precision and device.
     """
     if matrix.device.type != "cpu":
-        every: Tensor = torch.linalg.eigh(matrix)[1]
-        return every[:, -count:].flip(1)
+        return _of_all(matrix, count)
     import scipy.linalg
 
     n = len(matrix)
@@ -38,3 +37,11 @@ def largest_eigenvectors(matrix: Tensor, count: int) -> Tensor | None:
     except (scipy.linalg.LinAlgError, ValueError):  # ValueError: an entry is not finite
         return None
     return torch.from_numpy(vectors).flip(1)
+
+
+def _of_all(matrix: Tensor, count: int) -> Tensor | None:
+    """The same by torch, which finds all of them, where SciPy cannot go."""
+    if not bool(torch.isfinite(matrix).all()):  # of some of these torch finds vectors
+        return None
+    every: Tensor = torch.linalg.eigh(matrix)[1]
+    return every[:, -count:].flip(1)

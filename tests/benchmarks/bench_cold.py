@@ -18,8 +18,8 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from controlled_pairs import machine
 from fleet_stand import TARGET, Shape, make_dense_base
+from machine import machine
 
 from cross_lora_core.migration import (
     GroupFile,

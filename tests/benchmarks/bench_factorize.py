@@ -24,7 +24,7 @@ import scipy.sparse.linalg
 import sklearn
 import sklearn.utils.extmath
 import torch
-from controlled_pairs import machine
+from machine import machine
 from torch import Tensor
 
 from cross_lora_core import algebra
@@ -238,18 +238,12 @@ def main() -> None:
         "capture": CAPTURE,
         "seed": SEED,
         "matrix_product_flops": peak,
-        "machine": _versions(asked.device),
+        "machine": machine("scipy", "scikit-learn", "numpy"),
         "cases": [],
     }
     for case in cases:
         document["cases"].append(measure_case(case, asked, peak))
         asked.out.write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _versions(device: str) -> dict[str, Any]:
-    versions = {one.__name__: one.__version__ for one in (scipy, sklearn, np)}
-    gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    return machine() | versions | {"gpu": gpu}
 
 
 def _shape(text: str) -> tuple[int, int]:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -287,14 +286,10 @@ def main() -> None:
         print(json.dumps(run_step(arguments)))
         return
     results = {step: _in_a_process(step, arguments) for step in arguments.steps}
-    import safetensors
-    import torch
+    from machine import machine
 
-    machine = {"cores": os.cpu_count(), "processor": platform.processor() or platform.machine()}
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
-    versions["safetensors"] = safetensors.__version__
     told = {name: str(value) for name, value in vars(arguments).items() if name != "step"}
-    print(json.dumps({"machine": machine, "versions": versions, "arguments": told, **results}, indent=2))
+    print(json.dumps({"machine": machine("safetensors"), "arguments": told, **results}, indent=2))
 
 
 def _in_a_process(step: str, arguments: argparse.Namespace) -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
@@ -120,14 +119,9 @@ def main() -> None:
             environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[2])}
             done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             results[step] = json.loads(done.stdout)
-    import torch
+    from machine import machine
 
-    machine = {"cores": os.cpu_count(), "processor": platform.machine(), "python": platform.python_version()}
-    print(
-        json.dumps(
-            {"rank": RANK, "machine": machine | {"torch": torch.__version__}, "steps": results}, indent=2
-        )
-    )
+    print(json.dumps({"rank": RANK, "machine": machine(), "steps": results}, indent=2))
 
 
 if __name__ == "__main__":

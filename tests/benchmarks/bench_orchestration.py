@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -272,17 +270,13 @@ def ratios(found: dict[str, Any]) -> dict[str, float]:
 
 def described(arguments: argparse.Namespace) -> dict[str, Any]:
     """The machine, the versions, and what was asked for."""
-    machine = {"cores": os.cpu_count(), "load": os.getloadavg(), "processor": platform.machine()}
-    versions = {name: version(name) for name in ("prefect", "sqlalchemy", "torch")}
+    from tests.benchmarks.machine import machine
+
     asked = {
         name: getattr(arguments, name)
         for name in ("adapters", "groups", "layers", "workers", "task_runs", "without_rows")
     }
-    return {
-        "machine": machine,
-        "versions": versions | {"python": platform.python_version()},
-        "seed": SEED,
-    } | asked
+    return {"machine": machine("prefect", "sqlalchemy"), "load": os.getloadavg(), "seed": SEED} | asked
 
 
 def parsed() -> argparse.Namespace:

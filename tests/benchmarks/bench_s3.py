@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import tempfile
 import time
 import uuid
@@ -157,20 +156,6 @@ def _timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
-    import botocore
-    import torch
-
-    return {
-        "cores": os.cpu_count(),
-        "processor": platform.machine(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "botocore": botocore.__version__,
-    }
-
-
 def main() -> None:
     """Build, run every step and print the results with the machine, the versions and the seed."""
     parser = argparse.ArgumentParser(
@@ -200,6 +185,7 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
         "HF_HUB_OFFLINE": "1",
     }
+    from tests.benchmarks.machine import machine
     from tests.support.buckets import upload
     from tests.support.seaweed import running_seaweed
 
@@ -216,7 +202,7 @@ def measure(scratch: Path, options: argparse.Namespace) -> dict[str, Any]:
 
         os.environ["CROSS_LORA_STORE"] = place("store")
         return {
-            "machine": machine(),
+            "machine": machine("botocore"),
             "options": vars(options),
             "steps": measure_steps(place, scratch / "local", options),
             "streams on loopback": measure_streams(place, options.megabytes << 20),

@@ -11,8 +11,6 @@ evaluation file those after the first 60, which the published results are measur
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +22,6 @@ from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.evaluation import (
     EvaluationRow,
     LoadedBase,
-    environment,
     paired_bootstrap,
     read_rows,
     row_losses,
@@ -175,13 +172,6 @@ def compared(
     more = [one.gap - other.gap for one, other in pairs]
     better = sum(each > 0 for each in more)
     return asdict(paired_bootstrap(more, confidence=confidence)) | {"better": better, "of": len(more)}
-
-
-def machine() -> dict[str, Any]:
-    """What figures and times may depend on."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    versions = {"environment": environment(device), "python": platform.python_version()}
-    return versions | {"processor": platform.machine(), "cores": os.cpu_count()}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -21,10 +21,10 @@ from controlled_pairs import (
     Transfer,
     Updates,
     compared,
-    machine,
     measured,
     summary,
 )
+from machine import machine
 
 DEFAULT = "default"
 
