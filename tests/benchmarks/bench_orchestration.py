@@ -4,8 +4,8 @@
 
 An adapter is `--groups` projections, a publication and a validation. Each flow runs in a process of its own on
 a fresh database: `ephemeral` is the API that a command line starts, `server` a Prefect server on loopback, both
-on SQLite and with the batch sizes that `infra/prefect-server.env` gives a server. While a flow runs against a
-server, a third process asks it a simple question five times a second.
+on SQLite, `postgres` a server on PostgreSQL; all with the batch sizes that `infra/prefect-server.env` gives one.
+While a flow runs against a server, a third process asks it a simple question five times a second.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-BACKENDS, FLOWS = ("ephemeral", "server"), ("empty", "ours")
+BACKENDS, FLOWS = ("ephemeral", "server", "postgres"), ("empty", "ours")
+_DATABASE = "BENCH_POSTGRES"
+"""Variable with the URL of Prefect's database, where that is no file."""
 SEED = 0
 _ASK_SECONDS = 0.2
 
@@ -169,21 +171,26 @@ def warm_up() -> None:
 
 
 def database_bytes() -> int:
-    """Bytes of Prefect's SQLite database, its log included."""
+    """Bytes of Prefect's database; of SQLite's, its log included."""
+    if _DATABASE in os.environ:
+        from sqlalchemy import create_engine, text
+
+        with create_engine(os.environ[_DATABASE]).connect() as connection:
+            found: int = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
+        return found
     home = Path(os.environ["PREFECT_HOME"])
     return sum(path.stat().st_size for path in home.glob("prefect.db*"))
 
 
 def measure(arguments: argparse.Namespace, flow: str, backend: str) -> dict[str, Any]:
     """Run one flow on one backend in a process of its own; both of them start with nothing."""
-    from tests.support.prefect_server import running_prefect
-
     place = arguments.scratch / f"{flow}-{backend}"
     shutil.rmtree(place, ignore_errors=True)
-    served = running_prefect(place / "prefect", **batch_sizes()) if backend == "server" else nullcontext()
-    with served as server:
+    with ExitStack() as stack:
+        server, database = serving(stack, place / "prefect", backend)
         environment = {"CROSS_LORA_HOME": str(place / "home"), "CROSS_LORA_WORKERS": str(arguments.workers)}
         environment |= {"PREFECT_HOME": str(place / "prefect")} | (server.environment if server else {})
+        environment |= {_DATABASE: database} if database else {}
         process = subprocess.Popen(
             [sys.executable, "-m", __spec__.name, *sys.argv[1:], "--measure", flow],
             stdout=subprocess.PIPE, text=True, env=os.environ | environment,
@@ -193,6 +200,18 @@ def measure(arguments: argparse.Namespace, flow: str, backend: str) -> dict[str,
     if process.returncode:
         raise SystemExit(process.returncode)
     return json.loads(said.splitlines()[-1]) | ({"answer_seconds": quantiles(seconds)} if seconds else {})
+
+
+def serving(stack: ExitStack, folder: Path, backend: str) -> tuple[Any, str]:
+    """A Prefect server that stops with the stack, and the URL of its database if that is no file."""
+    from tests.support.postgres import killable_postgres
+    from tests.support.prefect_server import running_prefect
+
+    if backend == "ephemeral":
+        return None, ""
+    database = stack.enter_context(killable_postgres()).empty_database() if backend == "postgres" else ""
+    asynchronous = database.replace("psycopg", "asyncpg")
+    return stack.enter_context(running_prefect(folder, database=asynchronous, **batch_sizes())), database
 
 
 def batch_sizes() -> dict[str, str]:
@@ -254,7 +273,7 @@ def main() -> None:
     shutil.rmtree(arguments.scratch / "fleet", ignore_errors=True)
     build_fleet(arguments.scratch / "fleet", adapters=arguments.adapters, layers=arguments.layers)
     results: dict[str, Any] = {}
-    for backend in arguments.backend or BACKENDS:
+    for backend in arguments.backend or BACKENDS[:2]:
         found = {flow: measure(arguments, flow, backend) for flow in arguments.flow or FLOWS}
         results[backend] = found | ratios(found)
     print(json.dumps(described(arguments) | {"results": results}, indent=2))
@@ -290,7 +309,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument(
         "--without-rows", action="store_true", help="orchestration alone: no verdicts in the catalog"
     )
-    parser.add_argument("--backend", choices=BACKENDS, action="append")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, action="append", help="may be repeated; by default all on SQLite"
+    )
     parser.add_argument("--flow", choices=FLOWS, action="append")
     parser.add_argument("--scratch", type=Path, required=True, help="a folder for everything that is written")
     parser.add_argument("--measure", choices=FLOWS, help=argparse.SUPPRESS)
