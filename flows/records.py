@@ -10,6 +10,7 @@ import time
 from typing import Any
 
 from prefect import get_client, runtime
+from prefect.client.schemas.objects import TERMINAL_STATES
 
 __all__ = ["await_records"]
 
@@ -17,7 +18,7 @@ _LOOK_SECONDS = 0.5
 _QUIET_SECONDS = 3.0
 """After which no more task runs are expected: those of an adapter that broke never end."""
 
-_ENDED = ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]
+_ENDED = [state.value for state in TERMINAL_STATES]
 
 
 def await_records(expected: int) -> None:

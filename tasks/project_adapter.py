@@ -92,16 +92,16 @@ def _with_neighbours(
 ) -> dict[tuple[int, Role], Projected]:
     """The item's projections; those of neighbours are stored on the way."""
     company = [one for one in neighbours if carry.can(one)]
-    if company:
-        try:
-            mine, *theirs = carry([item, *company])
-        except Exception:  # whose fault it was shows when each is alone
-            return carry([item])[0]
-        for one, projected in zip(company, theirs, strict=True):
-            key = _key(carry.source, one, carry.group, carry.spec)
-            put_once(key, partial(write_projections, projected=projected), durable=False)
-        return mine
-    return carry([item])[0]
+    try:
+        mine, *theirs = carry([item, *company])
+    except Exception:  # whose fault it was shows when each is alone
+        if not company:
+            raise
+        return carry([item])[0]
+    for one, projected in zip(company, theirs, strict=True):
+        key = _key(carry.source, one, carry.group, carry.spec)
+        put_once(key, partial(write_projections, projected=projected), durable=False)
+    return mine
 
 
 @dataclass(frozen=True)

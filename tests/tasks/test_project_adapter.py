@@ -82,10 +82,15 @@ def _put_what_is_shared(plan: Plan) -> None:
 def project_all(plan: Plan, threads: int = 2) -> None:
     (target,) = plan.targets
     with ThreadPoolExecutor(threads) as pool:
-        for item in plan.items:
-            for group in target.groups:
-                source = FactorSource.of(plan, target, group)
-                pool.submit(project_group.fn, plan.source, item, group, plan.spec, source)
+        done = [
+            pool.submit(
+                project_group.fn, plan.source, item, group, plan.spec, FactorSource.of(plan, target, group)
+            )
+            for item in plan.items
+            for group in target.groups
+        ]
+    for future in done:
+        future.result()
     for item in plan.items:
         publish_adapter.fn(plan, item)
 
@@ -249,7 +254,7 @@ def test_neighbours_at_once_are_computed_once(plan, monkeypatch):
     assert carried == [2]
 
 
-def test_an_adapter_in_half_precision_is_kept_in_it(plan):
+def test_an_adapter_in_half_precision_is_kept_in_it():
     half = torch.randn(16, 8).half()
     assert in_memory._packed(half.float()).dtype == torch.float16
     assert in_memory._packed(half.float() * 1e-9).dtype != torch.float16
