@@ -28,7 +28,7 @@ __all__ = ["ItemRun", "announce_items", "count_task_runs", "settle_item", "submi
 
 _Future = PrefectFuture[Any]
 _Inputs = Mapping[LayerGroup, list[_Future]]
-_Neighbours = tuple[PlannedItem, ...]
+_Neighbours = tuple[PlannedItem, ...] | None
 _Made = dict[TransferSpec, list[_Future]]
 """Task runs that make an item's updates, by the transfer they are for."""
 
@@ -92,7 +92,7 @@ def _projections(plan: Plan, planned: PlannedItem) -> int:
 
 
 def submit_item(
-    plan: Plan, item: PreparedItem, shared: GroupFutures, neighbours: _Neighbours = ()
+    plan: Plan, item: PreparedItem, shared: GroupFutures, neighbours: _Neighbours = None
 ) -> ItemRun:
     """Submit what an item's ladder says: every rung's transfer, and how the item is settled.
 
@@ -153,7 +153,7 @@ def _submit_projections(
 ) -> list[_Future]:
     """Every layer group by itself, once what it reads is there."""
     (target,) = plan.targets
-    company = tuple(one for one in neighbours if plan.spec in _transfers_of(one))
+    company = neighbours and tuple(one for one in neighbours if plan.spec in _transfers_of(one))
     return [
         watched(
             "project",

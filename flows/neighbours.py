@@ -15,15 +15,16 @@ __all__ = ["with_neighbours"]
 
 def with_neighbours(
     plan: Plan, items: Sequence[PreparedItem]
-) -> Iterator[tuple[PreparedItem, tuple[PlannedItem, ...]]]:
-    """Each item in order, and those after it that its projections may take along.
+) -> Iterator[tuple[PreparedItem, tuple[PlannedItem, ...] | None]]:
+    """Each item in order, and those after it that its projections may take along: none for the last of a few.
 
-    None where task runs of one process are not the ones that would otherwise do them, or where a target has
-    fewer layer groups than there are workers: those would wait for each other.
+    None instead where nobody takes anybody along: where task runs of one process are not the ones that would
+    otherwise do them, or where a target has fewer layer groups than there are workers, which would wait for
+    each other.
     """
     beside = _beside(plan, items) if load_settings().task_runner == "threads" else {}
     for item in items:
-        yield item, beside.get(item.item_id, ())
+        yield item, beside.get(item.item_id)
 
 
 def _beside(plan: Plan, items: Sequence[PreparedItem]) -> dict[int, tuple[PlannedItem, ...]]:

@@ -54,7 +54,7 @@ def project_group(
     group: LayerGroup,
     spec: TransferSpec,
     factors: FactorSource,
-    neighbours: tuple[PlannedItem, ...] = (),
+    neighbours: tuple[PlannedItem, ...] | None = None,
 ) -> StoredObject:
     """Carry an adapter's updates of a layer group to the target (Eq. 7) and store the new factors.
 
@@ -65,16 +65,17 @@ def project_group(
         spec: the transfer.
         factors: where the factors are that it needs.
         neighbours: items of the same target whose updates of these layers are carried with it where they are
-            not stored yet, so that factors are read once for all. Their own task runs find them stored;
-            what breaks for one of them is left to its own.
+            not stored yet, so that factors are read once for all. Their own task runs wait and find them
+            stored; what breaks for one of them is left to its own. The last of a few has none and waits all
+            the same; None is for an item that nobody takes along.
     """
 
     def write(path: Path) -> None:
         with device_slot() as device, small_products():
             carry = _Carrier(source, group, spec, factors, device)
-            write_projections(path, _with_neighbours(carry, item, neighbours))
+            write_projections(path, _with_neighbours(carry, item, neighbours or ()))
 
-    with _turn(item, group, spec) if neighbours else nullcontext():
+    with nullcontext() if neighbours is None else _turn(item, group, spec):
         # not durable: it is done again sooner than waited for
         return put_once(_key(source, item, group, spec), write, durable=False)
 

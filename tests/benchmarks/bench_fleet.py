@@ -77,7 +77,7 @@ class Stand:
         wanted = [AdapterCandidate(item.adapter.name, item.adapter.location)]
         return self._plan_of(wanted, self.plan.spec.rank, self.arguments.group_bytes)
 
-    def tasks(self, item: Any, neighbours: Sequence[Any] = ()) -> list[Callable[[], Any]]:
+    def tasks(self, item: Any, neighbours: Sequence[Any] | None) -> list[Callable[[], Any]]:
         """The layer groups of an adapter, as the flow submits them."""
         from cross_lora_core.migration import FactorSource
         from tasks.project_adapter import project_group
@@ -86,7 +86,7 @@ class Stand:
         return [
             partial(
                 project_group.fn, self.plan.source, item, group, self.plan.spec,
-                FactorSource.of(self.plan, target, group), tuple(neighbours),
+                FactorSource.of(self.plan, target, group), neighbours and tuple(neighbours),
             )
             for group in target.groups
         ]  # fmt: skip

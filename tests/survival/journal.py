@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,24 +33,34 @@ def install() -> None:
     import tasks.publish_adapter
     import tasks.sharing
 
-    for module in (tasks.sharing, tasks.project_adapter):
-        module.put_once = _noting_what_is_written(module.put_once)
+    put_once, carrier = tasks.sharing.put_once, tasks.project_adapter._Carrier
+    tasks.sharing.put_once = lambda key, write, **options: put_once(key, _noting([key], write), **options)
+    carrier.__call__ = _noting_what_is_carried(carrier.__call__)
     write_adapter, row_losses = tasks.publish_adapter.write_adapter, tasks.evaluate_adapter.row_losses
     tasks.publish_adapter.write_adapter = lambda *arguments, **options: _noting(
-        f"publish {options['provenance']['adapter']}", write_adapter
+        [f"publish {options['provenance']['adapter']}"], write_adapter
     )(*arguments, **options)
-    tasks.evaluate_adapter.row_losses = _noting("evaluate", row_losses)
+    tasks.evaluate_adapter.row_losses = _noting(["evaluate"], row_losses)
 
 
-def _noting_what_is_written(put_once: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda key, write, **options: put_once(key, _noting(key, write), **options)
+def _noting_what_is_carried(carry: Callable[..., Any]) -> Callable[..., Any]:
+    """One task run computes its own projection, and those of neighbours that it takes along."""
+    from tasks.project_adapter import _key
+
+    def noted(self: Any, items: Sequence[Any]) -> Any:
+        keys = [_key(self.source, one, self.group, self.spec) for one in items]
+        return _noting(keys, carry)(self, items)
+
+    return noted
 
 
-def _noting(what: str, compute: Callable[..., Any]) -> Callable[..., Any]:
+def _noting(what: Sequence[str], compute: Callable[..., Any]) -> Callable[..., Any]:
     def noted(*arguments: Any, **options: Any) -> Any:
-        _note("begin", what)
+        for one in what:
+            _note("begin", one)
         result = compute(*arguments, **options)
-        _note("end", what)
+        for one in what:
+            _note("end", one)
         return result
 
     return noted

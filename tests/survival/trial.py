@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.adapters_in_memory import ADAPTERS_TOGETHER
 from tests.survival import deployed, journal
 from tests.survival.picture import Picture, evaluations, take
 from tests.survival.stand import Ground, Run, Stand
@@ -190,5 +191,5 @@ def _count_redone(
         for what, times in after.items()
         if times > (unfinished if what == "evaluate" else 1)
     ]
-    if len(in_flight) > WORKERS:
-        result.lost.append(f"{len(in_flight)} tasks in flight on {WORKERS} workers")
+    if len(in_flight) > WORKERS * ADAPTERS_TOGETHER:
+        result.lost.append(f"{len(in_flight)} computations in flight on {WORKERS} workers")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -237,11 +239,14 @@ def test_what_breaks_in_company_is_tried_alone(plan, monkeypatch):
     assert sizes == [2, 1, 2, 1]
 
 
-def test_neighbours_at_once_are_computed_once(plan, monkeypatch):
-    real, carried = project_adapter.project_landings, []
+@pytest.mark.parametrize("last", [False, True])
+def test_neighbours_at_once_are_computed_once(plan, monkeypatch, last):
+    real, carried, begun = project_adapter.project_landings, [], threading.Event()
 
     def counting(adapters, *rest):
         carried.append(len(adapters))
+        begun.set()
+        time.sleep(0.2)  # time for the other to come
         return real(adapters, *rest)
 
     monkeypatch.setattr(project_adapter, "project_landings", counting)
@@ -249,8 +254,9 @@ def test_neighbours_at_once_are_computed_once(plan, monkeypatch):
     source = FactorSource.of(plan, target, target.groups[0])
     common = plan.source, target.groups[0], plan.spec, source
     with ThreadPoolExecutor(2) as pool:
-        for one, beside in ((item, neighbour), (neighbour, item)):
-            pool.submit(project_group.fn, common[0], one, *common[1:], (beside,))
+        for one, beside in ((item, (neighbour,)), (neighbour, () if last else (item,))):
+            pool.submit(project_group.fn, common[0], one, *common[1:], beside)
+            assert begun.wait(60)
     assert carried == [2]
 
 
