@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -13,6 +12,7 @@ from cross_lora_core.adapters import updates_by_role
 from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.migration import AdapterRef, BaseRef
 from cross_lora_core.models import Role
+from cross_lora_core.turns import Turns
 from tasks.runtime import open_ref, read_ref
 
 __all__ = ["ADAPTERS_TOGETHER", "source_updates"]
@@ -20,7 +20,7 @@ __all__ = ["ADAPTERS_TOGETHER", "source_updates"]
 ADAPTERS_TOGETHER = 4
 """Adapters that a task projects together at most, and that are kept."""
 
-_TURNS = tuple(threading.Lock() for _ in range(16))
+_TURNS = Turns()
 
 
 def source_updates(
@@ -35,7 +35,7 @@ def source_updates(
         FinalError: its content is not what the migration was planned with.
         AdapterRefused: as for `read_adapter` and `updates_by_role`.
     """
-    with _TURNS[hash(adapter) % len(_TURNS)]:  # others that ask for it meanwhile wait for the one reading
+    with _TURNS.of(adapter):  # others that ask for it meanwhile wait for the one reading
         return _read(source, adapter, device)
 
 

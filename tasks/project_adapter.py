@@ -30,6 +30,7 @@ from cross_lora_core.migration import (
 )
 from cross_lora_core.models import LayerGroup, Role
 from cross_lora_core.storage import StoredObject
+from cross_lora_core.turns import Turns
 from tasks.adapters_in_memory import source_updates
 from tasks.device_slots import DEVICE_TAG, device_slot, small_products
 from tasks.group_files import factor_reader
@@ -37,7 +38,7 @@ from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
 
 __all__ = ["project_group"]
 
-_TURNS = tuple(threading.Lock() for _ in range(64))
+_TURNS = Turns()
 """Task runs of neighbours wait for the one that carries them all. A cluster is sent the task's function with
 its globals, and a lock cannot be sent: the function itself knows of none."""
 
@@ -81,7 +82,7 @@ def project_group(
 
 
 def _turn(item: PlannedItem, group: LayerGroup, spec: TransferSpec) -> threading.Lock:
-    return _TURNS[hash((item.target.digest, spec, group)) % len(_TURNS)]
+    return _TURNS.of((item.target.digest, spec, group))
 
 
 def _key(source: BaseRef, item: PlannedItem, group: LayerGroup, spec: TransferSpec) -> str:

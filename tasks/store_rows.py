@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
 from cross_lora_core.errors import ConfigurationError
 from cross_lora_core.evaluation import EvaluationRow, read_rows
@@ -39,12 +37,13 @@ def _stored(experiment: Experiment, file: RowsFile) -> RowsRef:
         raise ConfigurationError(wanted, str(len(every)), path, "Lower `skip` in the experiment file.")
     digest = content_digest([[row.prompt, row.completion, row.choices] for row in rows])
     prefix = f"rows/{digest}"
-    with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
-        folder = Path(scratch) / "rows"
+    store = open_stored()
+    with store.workspace() as scratch:
+        folder = scratch / "rows"
         folder.mkdir()
         (folder / _FILE).write_text(_lines(rows), encoding="utf-8")
-        open_stored().put_folder(prefix, folder)
-    return RowsRef(digest, open_folder(open_stored().folder_url(prefix)).file_location(_FILE))
+        store.put_folder(prefix, folder)
+    return RowsRef(digest, open_folder(store.folder_url(prefix)).file_location(_FILE))
 
 
 def _lines(rows: Sequence[EvaluationRow]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,13 +68,14 @@ def train_on_base(base: BaseRef, training: Training, recipe: Recipe, rows: RowsR
 
 def _train_and_store(base: BaseRef, recipe: Recipe, rows: RowsRef, prefix: str) -> None:
     checkpoint = load_settings().home.expanduser().absolute() / "training" / prefix
-    with tempfile.TemporaryDirectory(prefix="cross-lora-") as scratch:
-        folder = Path(scratch) / "adapter"
+    store = open_stored()
+    with store.workspace() as scratch:
+        folder = scratch / "adapter"
         cost, losses = _train(base, recipe, rows, folder, checkpoint)
         facts = {"recipe": recipe.as_dict(), "rows": rows.digest, "losses": losses, "cost": cost.model_dump()}
         (folder / _FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         with suppress(ObjectExists):  # another worker was first; its adapter stands
-            open_stored().put_folder(prefix, folder)
+            store.put_folder(prefix, folder)
     shutil.rmtree(checkpoint, ignore_errors=True)
     get_run_logger().info("loss %.3f → %.3f in %.0f s", losses[0], losses[-1], cost.seconds)
 

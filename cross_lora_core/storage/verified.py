@@ -16,10 +16,11 @@ import time
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
+from cross_lora_core.turns import Turns
+
 __all__ = ["VERIFIED", "FileIdentity", "VerifiedFiles"]
 
 _MOST = 65_536
-_TURNS = 64
 _SECOND = 1_000_000_000
 
 
@@ -58,12 +59,12 @@ class VerifiedFiles:
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
         self._known: dict[FileIdentity, str] = {}
-        self.forget_turns()
+        self._turns = Turns()
+        self.forget_lock()
 
-    def forget_turns(self) -> None:
-        """New locks: those of a forked process may be held by threads that it does not have."""
+    def forget_lock(self) -> None:
+        """A new one: that of a forked process may be held by a thread that it does not have."""
         self._memory = threading.Lock()
-        self._turns = [threading.Lock() for _ in range(_TURNS)]
 
     def sha256_of(self, path: Path, expected: str) -> tuple[str, int]:
         """Hex sha256 and size of a file, from memory where it was hashed before and was the expected one.
@@ -77,7 +78,7 @@ class VerifiedFiles:
             identity = FileIdentity.of(file)
             if self._knows(identity, expected):
                 return expected, identity.size
-            with self._turns[hash(identity) % _TURNS]:
+            with self._turns.of(identity):
                 if self._knows(identity, expected):
                     return expected, identity.size
                 settled = identity.is_settled(time.time_ns())
@@ -103,4 +104,4 @@ class VerifiedFiles:
 VERIFIED = VerifiedFiles()
 """Of this process."""
 
-os.register_at_fork(after_in_child=VERIFIED.forget_turns)
+os.register_at_fork(after_in_child=VERIFIED.forget_lock)
