@@ -43,9 +43,10 @@ _Key = tuple[int, Role]
 
 
 class GroupFile:
-    """One stored layer group, opened once for reading modules one at a time.
+    """One stored layer group, for reading modules one at a time.
 
-    On the CPU tensors are views of the mapped file, which stays mapped while one of them is held.
+    On the CPU tensors are views of a mapping of their own: what was read of a module leaves memory with it,
+    not with the whole file.
 
     Raises:
         ObjectCorrupted: a module that should be in the file is not.
@@ -54,12 +55,11 @@ class GroupFile:
     def __init__(self, path: Path, device: torch.device) -> None:
         self._path = path
         self._device = device
-        self._opened = _open(path)
         self._parts: dict[str, list[str]] = defaultdict(list)
-        for name in self._opened.keys():  # noqa: SIM118  it is no mapping
-            self._parts[name.rpartition(".")[0]].append(name)
-        told = (self._opened.metadata() or {}).get("numbers", "{}")
-        self.numbers: dict[str, dict[str, Any]] = json.loads(told)
+        with _open(path) as opened:
+            for name in opened.keys():  # noqa: SIM118  it is no mapping
+                self._parts[name.rpartition(".")[0]].append(name)
+            self.numbers = _numbers(opened)
 
     def tensors(self, layer: int, role: Role) -> dict[str, Tensor]:
         """All parts of one module, by part name."""
@@ -71,11 +71,17 @@ class GroupFile:
                 str(self._path),
                 "Delete this object and run the migration again; it is computed anew.",
             )
-        return {name.rpartition(".")[2]: self._opened.get_tensor(name).to(self._device) for name in wanted}
+        with _open(self._path) as opened:
+            return {name.rpartition(".")[2]: opened.get_tensor(name).to(self._device) for name in wanted}
 
 
 def _open(path: Path) -> Any:
     return safe_open(path, framework="pt")
+
+
+def _numbers(opened: Any) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads((opened.metadata() or {}).get("numbers", "{}"))
+    return found
 
 
 def _write(
@@ -164,7 +170,7 @@ def read_streams(path: Path, device: torch.device) -> dict[int, CentredMoments]:
     """Read the moments of every layer of a file."""
     found = {}
     with safe_open(path, framework="pt", device=str(device)) as opened:
-        for layer, numbers in json.loads(opened.metadata()["numbers"]).items():
+        for layer, numbers in _numbers(opened).items():
             one = CentredMoments(*(opened.get_tensor(f"{layer}.{name}") for name in ("x_origin", "y_origin")))
             one.moments.yy, one.moments.count = numbers["yy"], numbers["count"]
             one.weight = numbers["weight"]
@@ -206,18 +212,17 @@ def write_projections(
 
 def read_training(path: Path) -> dict[str, Any] | None:
     """What a projections file tells of its training; None where nothing was trained."""
-    with safe_open(path, framework="pt") as opened:
+    with _open(path) as opened:
         told: dict[str, Any] | None = json.loads((opened.metadata() or {}).get("training", "null"))
     return told
 
 
 def read_projections(path: Path) -> dict[_Key, Projected]:
     """Read every module of a projections file."""
-    file = GroupFile(path, torch.device("cpu"))
     result = {}
-    for numbers in file.numbers.values():
-        measure = ModuleMeasure(**{**numbers, "role": Role(numbers["role"])})
-        parts = file.tensors(measure.layer, measure.role)
-        update = LoraFactors(parts["lora_A"], parts["lora_B"])
-        result[measure.layer, measure.role] = Projected(update, measure)
+    with _open(path) as opened:
+        for module, numbers in _numbers(opened).items():
+            measure = ModuleMeasure(**{**numbers, "role": Role(numbers["role"])})
+            lora_A, lora_B = (opened.get_tensor(f"{module}.{part}") for part in ("lora_A", "lora_B"))
+            result[measure.layer, measure.role] = Projected(LoraFactors(lora_A, lora_B), measure)
     return result

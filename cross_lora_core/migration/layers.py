@@ -200,19 +200,23 @@ def project_landings(
     results: list[dict[tuple[int, Role], Projected]] = [{} for _ in adapters]
     for one in dict.fromkeys(landing for adapter in adapters for landing in adapter.landings):
         key = one.target_layer, one.role
-        linear = target_linear(*key)
-        module = _Module(
-            one,
-            (linear.d_out, linear.d_in),
-            source(one.source_layer, one.role) if source else None,
-            target(*key) if target else None,
-            alignment(*key) if alignment else None,
-            maps(*key) if maps else None,
-        )
         sharing = [number for number, adapter in enumerate(adapters) if one in adapter.landings]
         updates = [adapters[number].updates[one.source_layer, one.role] for number in sharing]
-        for number, projected in zip(sharing, _project(module, updates, spec.method), strict=True):
-            results[number][key] = projected
+        linear = target_linear(*key)
+        projected = _project(
+            _Module(
+                one,
+                (linear.d_out, linear.d_in),
+                source(one.source_layer, one.role) if source else None,
+                target(*key) if target else None,
+                alignment(*key) if alignment else None,
+                maps(*key) if maps else None,
+            ),
+            updates,
+            spec.method,
+        )
+        for number, own in zip(sharing, projected, strict=True):
+            results[number][key] = own
     return results
 
 

@@ -97,19 +97,25 @@ def project_all(plan: Plan, threads: int = 2) -> None:
         publish_adapter.fn(plan, item)
 
 
-def test_each_adapter_is_read_once_and_each_file_of_factors_once_per_task(plan, monkeypatch):
-    opened, read = Counter(), Counter()
-    real_open, real_read = files._open, reading.read_tensors
-    monkeypatch.setattr(files, "_open", lambda path: [opened.update([path.parts[-4]]), real_open(path)][1])
+def test_each_adapter_is_read_once_and_each_module_of_factors_once_per_task(plan, monkeypatch):
+    modules, read = Counter(), Counter()
+    real_tensors, real_read = files.GroupFile.tensors, reading.read_tensors
+
+    def tensors(self, layer, role):
+        modules[self._path.parts[-4], layer, role] += 1
+        return real_tensors(self, layer, role)
+
+    monkeypatch.setattr(files.GroupFile, "tensors", tensors)
     monkeypatch.setattr(
         reading, "read_tensors", lambda folder: [read.update([folder.name]), real_read(folder)][1]
     )
     project_all(plan)
-    tasks = len(plan.items) * len(plan.targets[0].groups)
     assert read == {"a1": 1, "a2": 1}
-    assert opened["factors"] == 2 * tasks  # of the source and of the target
-    assert opened["alignments"] == tasks
-    assert opened["projections"] == tasks  # for publishing
+    landings = plan.items[0].landings
+    once_each = len(plan.items) * len(landings)
+    assert sum(times for (kind, *_), times in modules.items() if kind == "alignments") == once_each
+    assert sum(times for (kind, *_), times in modules.items() if kind == "factors") == 2 * once_each
+    assert {kind for kind, *_ in modules} == {"factors", "alignments"}
 
 
 def test_an_adapter_that_changed_since_it_was_planned_is_refused_by_every_task(plan):
