@@ -26,6 +26,7 @@ from cross_lora_core.migration import (
     projection_key,
     read_alignment,
     read_maps,
+    round_projected,
     write_projections,
 )
 from cross_lora_core.models import LayerGroup, Role
@@ -133,7 +134,7 @@ class _Carrier:
         bounds = (self.source, target, self.spec, self.group.first, self.group.last)
         pairs = _opened(alignment_key(*bounds), self.device) if self.spec.needs.alignment else None
         maps = _opened(maps_key(*bounds), self.device) if self.spec.needs.maps else None
-        return project_landings(
+        projected = project_landings(
             [
                 Moving(one.landings_in(self.group), source_updates(self.source, one.adapter, self.device))
                 for one in items
@@ -145,6 +146,7 @@ class _Carrier:
             self.spec,
             None if maps is None else partial(read_maps, maps),
         )
+        return [round_projected(one, open_ref(target), self.spec) for one in projected]
 
 
 def _opened(key: str, device: torch.device) -> GroupFile:

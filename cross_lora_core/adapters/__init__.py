@@ -18,6 +18,7 @@ from cross_lora_core.adapters.writing import (
     SERVABLE_RANKS,
     WrittenAdapter,
     module_updates,
+    round_update,
     servable_rank,
     write_adapter,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "module_updates",
     "read_adapter",
     "read_tensors",
+    "round_update",
     "servable_rank",
     "serving_problems",
     "updates_by_role",

@@ -26,7 +26,14 @@ from cross_lora_core.algebra import LoraFactors
 from cross_lora_core.errors import AdapterRefused, ConfigurationError
 from cross_lora_core.models import BaseModel, Role
 
-__all__ = ["SERVABLE_RANKS", "WrittenAdapter", "module_updates", "servable_rank", "write_adapter"]
+__all__ = [
+    "SERVABLE_RANKS",
+    "WrittenAdapter",
+    "module_updates",
+    "round_update",
+    "servable_rank",
+    "write_adapter",
+]
 
 SERVABLE_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Values vLLM accepts for `max_lora_rank`."""
@@ -79,7 +86,8 @@ def write_adapter(
     Args:
         folder: must not exist.
         base: the base the updates are for; its name and revision go into the config.
-        updates: by (layer, role); slices of a fused module are joined, which adds their ranks up.
+        updates: by (layer, role); slices of a fused module are joined, which adds their ranks up. One that
+            was rounded to `dtype` is written as it is.
         rank: of the result; by default the smallest servable one that loses nothing.
         dtype: of the tensors.
         provenance: written as `migration.json`, with a model card beside it.
@@ -95,7 +103,7 @@ def write_adapter(
     losses = [algebra.truncation_loss(one, chosen) for one in modules.values() if one.rank > chosen]
     tensors: dict[str, Tensor] = {}
     for path, update in modules.items():
-        fitted = _fit(update, chosen)
+        fitted = _fit(update, chosen, dtype)
         tensors[f"base_model.model.{path}.lora_A.weight"] = _cast(fitted.lora_A, dtype, path)
         tensors[f"base_model.model.{path}.lora_B.weight"] = _cast(fitted.lora_B, dtype, path)
     staged = folder.with_name(f".{folder.name}-{uuid.uuid4().hex}")
@@ -124,11 +132,22 @@ def module_updates(
     return result
 
 
-def _fit(update: LoraFactors, rank: int) -> LoraFactors:
+def round_update(update: LoraFactors, dtype: torch.dtype) -> LoraFactors:
+    """An update as `write_adapter` writes it where its rank is not cut: balanced, on the CPU, scaling 1.
+
+    Raises:
+        AdapterRefused: the numbers do not fit the dtype.
+    """
+    plain = algebra.balance(update)
+    return LoraFactors(_cast(plain.lora_A, dtype, "lora_A"), _cast(plain.lora_B, dtype, "lora_B"))
+
+
+def _fit(update: LoraFactors, rank: int, dtype: torch.dtype) -> LoraFactors:
     """The update at another rank, balanced; padding keeps the factors as they are."""
     if update.rank > rank:
         return algebra.rerank(update, rank)
-    plain = algebra.balance(update)
+    is_rounded = update.scaling == 1.0 and update.lora_A.dtype == update.lora_B.dtype == dtype
+    plain = update if is_rounded and dtype != torch.float32 else algebra.balance(update)
     missing = rank - plain.rank
     lora_A = torch.nn.functional.pad(plain.lora_A, (0, 0, 0, missing))
     return LoraFactors(lora_A, torch.nn.functional.pad(plain.lora_B, (0, missing)))

@@ -65,6 +65,7 @@ from cross_lora_core.migration.planning import make_plan
 from cross_lora_core.migration.refs import AdapterCandidate, AdapterRef, BaseRef, base_ref
 from cross_lora_core.migration.request import MigrationRequest, TransferOptions, short_name
 from cross_lora_core.migration.resolve import EVALUATION_FILE, find_adapters, find_base, register_base
+from cross_lora_core.migration.rounding import round_projected
 from cross_lora_core.migration.similarity import RELATED, BaseSimilarity, base_similarity
 from cross_lora_core.migration.sources import FactorObject, FactorSource
 from cross_lora_core.migration.spec import (
@@ -153,6 +154,7 @@ __all__ = [
     "read_training",
     "refine_landings",
     "register_base",
+    "round_projected",
     "short_name",
     "similarity_key",
     "streams_key",

@@ -198,12 +198,12 @@ def write_projections(
 
     Args:
         path: of the file.
-        projected: the updates.
+        projected: the updates; those that are not rounded are written in float32.
         training: what is to be told of how they were trained, if they were.
     """
     tensors = {}
     for (layer, role), one in projected.items():
-        folded = one.update.folded()
+        folded = one.update if one.is_rounded else one.update.folded()
         tensors[f"{layer}.{role}.lora_A"] = folded.lora_A
         tensors[f"{layer}.{role}.lora_B"] = folded.lora_B
     numbers = {f"{layer}.{role}": asdict(one.measure) for (layer, role), one in projected.items()}
@@ -224,5 +224,6 @@ def read_projections(path: Path) -> dict[_Key, Projected]:
         for module, numbers in _numbers(opened).items():
             measure = ModuleMeasure(**{**numbers, "role": Role(numbers["role"])})
             lora_A, lora_B = (opened.get_tensor(f"{module}.{part}") for part in ("lora_A", "lora_B"))
-            result[measure.layer, measure.role] = Projected(LoraFactors(lora_A, lora_B), measure)
+            update, is_rounded = LoraFactors(lora_A, lora_B), lora_A.dtype != torch.float32
+            result[measure.layer, measure.role] = Projected(update, measure, is_rounded)
     return result

@@ -87,7 +87,8 @@ def projection_key(
 ) -> str:
     """Key of one adapter's projected factors for target layers `first`..`last`."""
     plan = _transfer_digest(source, target, spec)[:32]
-    return f"projections/{plan}/{adapter_digest}/layers-{first:03d}-{last:03d}.safetensors"
+    kept = "" if spec.kept_dtype == "float32" else f"-{spec.kept_dtype}"
+    return f"projections/{plan}/{adapter_digest}/layers-{first:03d}-{last:03d}{kept}.safetensors"
 
 
 def streams_key(source: BaseIdentity, target: BaseIdentity, spec: StreamSpec, first: int, last: int) -> str:

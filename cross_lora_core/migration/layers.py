@@ -96,10 +96,17 @@ class ModuleMeasure:
 
 @dataclass(frozen=True)
 class Projected:
-    """One target module's update and its measure."""
+    """One target module's update and its measure.
+
+    Attributes:
+        update: the factors.
+        measure: of them before any rounding.
+        is_rounded: whether they are balanced and in the precision they are published in.
+    """
 
     update: LoraFactors
     measure: ModuleMeasure
+    is_rounded: bool = False
 
 
 def factorize_layers(

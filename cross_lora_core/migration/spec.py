@@ -204,6 +204,11 @@ class TransferSpec:
         return replace(self, method=self.begins_with, begins_with=Method.EFFECT)
 
     @property
+    def kept_dtype(self) -> str:
+        """Precision of projections until they are published; what a training may go on from stays whole."""
+        return self.output_dtype if self.needs.factors else "float32"
+
+    @property
     def strings(self) -> ProbeSpec:
         """The strings method `refine` trains on: others than `effect` is fitted on, and more."""
         return ProbeSpec(count=256, seed=1)

@@ -149,8 +149,11 @@ def test_keys_depend_on_what_decides_the_content_and_on_nothing_else(bases, adap
     assert projection_key(source, target, "a", copied, 0, 1) == projection_key(
         source, target, "a", spec(method="interpolate", rank=9), 0, 1
     )
-    assert projection_key(source, target, "a", tokens, 0, 1) == projection_key(
+    assert projection_key(source, target, "a", tokens, 0, 1) != projection_key(
         source, target, "a", spec(output_dtype="float32"), 0, 1
+    )
+    assert projection_key(source, target, "a", copied, 0, 1) == projection_key(
+        source, target, "a", spec(method="interpolate", output_dtype="float32"), 0, 1
     )
     assert adapter_prefix(source, target, "x", "a", tokens) != adapter_prefix(
         source, target, "x", "a", spec(output_dtype="float32")
