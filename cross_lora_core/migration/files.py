@@ -20,6 +20,7 @@ from torch import Tensor
 from cross_lora_core.algebra import Alignment, CentredMoments, LoraFactors, SpectralFactors
 from cross_lora_core.errors import ObjectCorrupted
 from cross_lora_core.migration.layers import ModuleFactors, ModuleMeasure, Projected
+from cross_lora_core.migration.mapped_file import MappedFile
 from cross_lora_core.migration.maps import MapFit, ModuleMaps, input_site
 from cross_lora_core.migration.tensor_file import write_all, write_tensors
 from cross_lora_core.models import Role
@@ -55,11 +56,11 @@ class GroupFile:
     def __init__(self, path: Path, device: torch.device) -> None:
         self._path = path
         self._device = device
+        self._opened = MappedFile(path)
         self._parts: dict[str, list[str]] = defaultdict(list)
-        with _open(path) as opened:
-            for name in opened.keys():  # noqa: SIM118  it is no mapping
-                self._parts[name.rpartition(".")[0]].append(name)
-            self.numbers = _numbers(opened)
+        for name in self._opened.names:
+            self._parts[name.rpartition(".")[0]].append(name)
+        self.numbers = _numbers(self._opened.metadata)
 
     def tensors(self, layer: int, role: Role) -> dict[str, Tensor]:
         """All parts of one module, by part name."""
@@ -71,16 +72,12 @@ class GroupFile:
                 str(self._path),
                 "Delete this object and run the migration again; it is computed anew.",
             )
-        with _open(self._path) as opened:
-            return {name.rpartition(".")[2]: opened.get_tensor(name).to(self._device) for name in wanted}
+        found = self._opened.tensors(wanted)
+        return {name.rpartition(".")[2]: tensor.to(self._device) for name, tensor in found.items()}
 
 
-def _open(path: Path) -> Any:
-    return safe_open(path, framework="pt")
-
-
-def _numbers(opened: Any) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = json.loads((opened.metadata() or {}).get("numbers", "{}"))
+def _numbers(metadata: Mapping[str, str] | None) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads((metadata or {}).get("numbers", "{}"))
     return found
 
 
@@ -170,7 +167,7 @@ def read_streams(path: Path, device: torch.device) -> dict[int, CentredMoments]:
     """Read the moments of every layer of a file."""
     found = {}
     with safe_open(path, framework="pt", device=str(device)) as opened:
-        for layer, numbers in _numbers(opened).items():
+        for layer, numbers in _numbers(opened.metadata()).items():
             one = CentredMoments(*(opened.get_tensor(f"{layer}.{name}") for name in ("x_origin", "y_origin")))
             one.moments.yy, one.moments.count = numbers["yy"], numbers["count"]
             one.weight = numbers["weight"]
@@ -212,7 +209,7 @@ def write_projections(
 
 def read_training(path: Path) -> dict[str, Any] | None:
     """What a projections file tells of its training; None where nothing was trained."""
-    with _open(path) as opened:
+    with safe_open(path, framework="pt") as opened:
         told: dict[str, Any] | None = json.loads((opened.metadata() or {}).get("training", "null"))
     return told
 
@@ -220,8 +217,8 @@ def read_training(path: Path) -> dict[str, Any] | None:
 def read_projections(path: Path) -> dict[_Key, Projected]:
     """Read every module of a projections file."""
     result = {}
-    with _open(path) as opened:
-        for module, numbers in _numbers(opened).items():
+    with safe_open(path, framework="pt") as opened:
+        for module, numbers in _numbers(opened.metadata()).items():
             measure = ModuleMeasure(**{**numbers, "role": Role(numbers["role"])})
             lora_A, lora_B = (opened.get_tensor(f"{module}.{part}") for part in ("lora_A", "lora_B"))
             update, is_rounded = LoraFactors(lora_A, lora_B), lora_A.dtype != torch.float32
