@@ -35,7 +35,7 @@ from cross_lora_core.turns import Turns
 from tasks.adapters_in_memory import source_updates
 from tasks.device_slots import DEVICE_TAG, device_slot, small_products
 from tasks.group_files import factor_reader
-from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_once
+from tasks.runtime import TASK_OPTIONS, open_ref, open_stored, put_new, put_once
 
 __all__ = ["project_group"]
 
@@ -103,7 +103,7 @@ def _with_neighbours(
         return carry([item])[0]
     for one, projected in zip(company, theirs, strict=True):
         key = _key(carry.source, one, carry.group, carry.spec)
-        put_once(key, partial(write_projections, projected=projected), durable=False)
+        put_new(key, partial(write_projections, projected=projected), durable=False)
     return mine
 
 

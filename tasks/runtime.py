@@ -20,7 +20,7 @@ from cross_lora_core.models import BaseModel, open_base
 from cross_lora_core.settings import load_settings
 from cross_lora_core.storage import Store, StoredObject, open_store
 
-__all__ = ["TASK_OPTIONS", "open_catalog", "open_ref", "open_stored", "put_once", "read_ref"]
+__all__ = ["TASK_OPTIONS", "open_catalog", "open_ref", "open_stored", "put_new", "put_once", "read_ref"]
 
 
 def _is_retryable(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -123,6 +123,12 @@ def put_once(key: str, write: Callable[[Path], None], *, durable: bool = True) -
     found = store.stat(key)
     if found is not None and (durable or store.always_durable or _is_whole(key)):
         return found
+    return put_new(key, write, durable=durable)
+
+
+def put_new(key: str, write: Callable[[Path], None], *, durable: bool = True) -> StoredObject:
+    """The same for a key that was not there a moment ago: nobody looks again, and who was first stands."""
+    store = open_stored()
     with store.workspace() as folder:
         path = folder / "object"
         write(path)

@@ -46,5 +46,5 @@ def test_reading_a_layer_holds_one_weight_however_large_the_base(tmp_path, shape
 @pytest.mark.parametrize("shape", [SHAPES["1B"], SHAPES["3B"]], ids=["1B", "3B"])
 def test_factorizing_aligning_and_projecting_hold_one_weight(tmp_path, shape):
     make_dense_base(tmp_path / "base", replace(shape, layers=1), seed=1)
-    peaks = {work: peak_of(work, tmp_path) for work in ("factorize", "align", "project")}
+    peaks = {work: peak_of(work, tmp_path) for work in ("factorize", "align", "project", "project_together")}
     assert all(peak < LIMIT * largest(shape) for peak in peaks.values()), peaks

@@ -1,6 +1,6 @@
 """Peak memory of one piece of work in a process of its own, above where its imports left it.
 
-    python -m tests.support.memory_of factorize|align|project FOLDER
+    python -m tests.support.memory_of factorize|align|project|project_together FOLDER
 
 FOLDER holds `base`, and takes `factors`, `maps` and `projections`: each step reads what those before it
 wrote. Prints the peak of resident memory above the baseline, in bytes.
@@ -29,12 +29,14 @@ from cross_lora_core.migration import (
     project_landings,
     read_alignment,
     read_factors,
+    round_projected,
     write_alignments,
     write_factors,
     write_projections,
 )
 from cross_lora_core.migration.spec import ANCHOR_TOKENS
 from cross_lora_core.models import BaseModel, Role, open_base
+from tasks.adapters_in_memory import ADAPTERS_TOGETHER
 
 CPU, ADAPTER_RANK = torch.device("cpu"), 16
 SPEC = TransferSpec.from_request(MigrationRequest(source="s", targets=["t"], method="cross-lora", rank=320))
@@ -53,11 +55,23 @@ def align(base: BaseModel, folder: Path) -> None:
 
 def project(base: BaseModel, folder: Path) -> None:
     """One adapter's updates of the first layer."""
+    _project(base, folder, 1)
+
+
+def project_together(base: BaseModel, folder: Path) -> None:
+    """Those of as many adapters as a task carries at once."""
+    _project(base, folder, ADAPTERS_TOGETHER)
+
+
+def _project(base: BaseModel, folder: Path, adapters: int) -> None:
     read, maps = _factors(folder), GroupFile(folder / "maps", CPU)
-    updates = {(0, role): _update(base, role) for role in base.roles}
-    moving = [Moving(tuple(_landings(base)), updates)]
-    (moved,) = project_landings(moving, base.linear, read, read, partial(read_alignment, maps), SPEC)
-    write_projections(folder / "projections", moved)
+    moving = [
+        Moving(tuple(_landings(base)), {(0, role): _update(base, role) for role in base.roles})
+        for _ in range(adapters)
+    ]
+    moved = project_landings(moving, base.linear, read, read, partial(read_alignment, maps), SPEC)
+    for number, one in enumerate(moved):
+        write_projections(folder / f"projections-{number}", round_projected(one, base, SPEC))
 
 
 def _factors(folder: Path) -> Callable[[int, Role], ModuleFactors]:
