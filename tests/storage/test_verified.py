@@ -141,7 +141,7 @@ def test_when_another_write_would_be_told(ctime, later, settled):
 
 
 def test_a_forked_process_waits_for_no_lock_of_its_parent(path):
-    turns = [*VERIFIED._turns, VERIFIED._memory]
+    turns = [*VERIFIED._turns._locks, VERIFIED._memory]
     for one in turns:
         one.acquire()
     forked = multiprocessing.get_context("fork")
