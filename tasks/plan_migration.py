@@ -30,6 +30,8 @@ from tasks.runtime import TASK_OPTIONS, open_catalog, open_ref, open_stored
 __all__ = ["PreparedItem", "PreparedMigration", "plan_migration", "plan_request"]
 
 
+_READERS = 4
+"""Adapters that are read at once, at most: each is in memory whole."""
 _ITEMS_AT_ONCE = 200
 """Written in one transaction; other fleets write between two."""
 
@@ -61,8 +63,10 @@ def plan_request(
         source = find_base(work, request.source, shared)
         targets = [find_base(work, text, shared) for text in request.targets]
         candidates = find_adapters(work, source.name, request.adapters, request.evaluation)
-    spec = TransferSpec.from_request(request)
-    return make_plan(source, targets, candidates, spec, load_settings().group_bytes, similarity)
+    spec, settings = TransferSpec.from_request(request), load_settings()
+    return make_plan(
+        source, targets, candidates, spec, settings.group_bytes, similarity, min(settings.workers, _READERS)
+    )
 
 
 @task(name="plan", task_run_name="plan {request.title}", **TASK_OPTIONS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +51,7 @@ def make_plan(
     spec: TransferSpec,
     group_bytes: int,
     similarity: Callable[[BaseModel, BaseModel], BaseSimilarity] = base_similarity,
+    readers: int = 1,
 ) -> Plan:
     """Read every adapter's shapes and decide what happens to each of its modules.
 
@@ -60,6 +62,7 @@ def make_plan(
         spec: how updates are carried over.
         group_bytes: upper bound of a layer group's factors, in bytes.
         similarity: of two bases; asked for where the method is `auto` or begins with another's updates.
+        readers: adapters that are read at once, each of which is in memory meanwhile.
     """
     planned = tuple(_planned_target(source, target, spec, group_bytes) for target in targets)
     asked = spec.method is Method.AUTO or spec.needs.training
@@ -68,9 +71,9 @@ def make_plan(
         for target, one in zip(targets, planned, strict=True)
     ]
     seen: dict[Any, Any] = {}
-    items = tuple(
-        _sharing(item, seen) for candidate in candidates for item in _items_of(candidate, source, pairs, spec)
-    )
+    with ThreadPoolExecutor(readers) as pool:
+        read = pool.map(lambda candidate: _items_of(candidate, source, pairs, spec), candidates)
+        items = tuple(_sharing(item, seen) for some in read for item in some)
     groups = layer_groups(source, rank=spec.rank, byte_limit=group_bytes // 2)
     return Plan(base_ref(source), groups, planned, items, spec)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+import cross_lora_core.migration.planning as planning
 from cross_lora_core.catalog import Catalog
-from cross_lora_core.errors import ConfigurationError, RecordConflict
+from cross_lora_core.errors import ConfigurationError, RecordConflict, StoreUnavailable
 from cross_lora_core.migration import (
     AdapterCandidate,
     FactorSource,
@@ -109,6 +110,29 @@ def test_a_bad_adapter_is_an_item_not_an_exception(bases, adapters):
     plan = planned(bases, adapters, "broken", "wide", "absent")
     assert [bool(item.refusal) for item in plan.items] == [True, False, True]
     assert plan.items[0].adapter.digest == ""
+
+
+def test_adapters_that_are_read_at_once_are_planned_in_their_order(bases, adapters):
+    names = ["wide", "broken", "measured", "absent"] * 3
+    candidates = [AdapterCandidate(name, str(adapters / name)) for name in names]
+    common = bases["old"], [bases["new"], bases["gateless"]], candidates, spec(), GROUP_BYTES
+    one, four = make_plan(*common), make_plan(*common, readers=4)
+    assert four == one
+    assert [item.adapter.name for item in four.items[::2]] == names
+
+
+def test_what_stops_a_reading_stops_the_plan(bases, adapters, monkeypatch):
+    """A store that does not answer is no fault of an adapter; those that wait are not read any more."""
+    read = []
+
+    def unreachable(location, name):
+        read.append(name)
+        raise StoreUnavailable("an answer", "none", str(location), "Try again.")
+
+    monkeypatch.setattr(planning, "read_adapter", unreachable)
+    with pytest.raises(StoreUnavailable):
+        planned(bases, adapters, *["wide"] * 50)
+    assert len(read) < 50
 
 
 def test_plans_are_small_values_that_travel(bases, adapters):
