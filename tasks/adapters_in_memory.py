@@ -52,6 +52,8 @@ def _read(
 
 def _packed(tensor: Tensor) -> Tensor:
     """The same numbers in half the memory, where a half precision holds them all."""
+    if tensor.dtype != torch.float32:
+        return tensor
     for dtype in (torch.float16, torch.bfloat16):
         half = tensor.to(dtype)
         if torch.equal(half.to(tensor.dtype), tensor):

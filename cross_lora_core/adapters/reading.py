@@ -24,7 +24,10 @@ _READABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 @dataclass(frozen=True, eq=False)
 class LoraModule:
-    """The update of one module; `path` is the module's own, without PEFT's prefix."""
+    """The update of one module; `path` is the module's own, without PEFT's prefix.
+
+    Factors are in float32 or in a half precision, as they are stored.
+    """
 
     path: str
     update: LoraFactors
@@ -43,7 +46,7 @@ class Adapter:
     """An adapter, read whole.
 
     Attributes:
-        digest: sha256 hex over module paths, factors and scalings; independent of file format and prefixes.
+        digest: sha256 hex over module paths, factors and scalings; independent of format, dtype and prefixes.
         base_name: what the config says it was trained on.
         variant: `lora` or `rslora`.
         modules: in the order of their paths.
@@ -140,7 +143,7 @@ def _sort(tensors: Mapping[str, Tensor], folder: Folder) -> tuple[dict[str, dict
 
 def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folder: Folder) -> LoraModule:
     _check_sides(path, sides, folder)
-    lora_A, lora_B = sides["A"].float(), sides["B"].float()
+    lora_A, lora_B = _single(sides["A"]), _single(sides["B"])
     if lora_A.ndim != 2 or lora_B.ndim != 2 or lora_A.shape[0] != lora_B.shape[1]:
         shapes = f"{list(lora_A.shape)} and {list(lora_B.shape)} at {path}"
         raise _broken("lora_A [r, d_in] and lora_B [d_out, r]", shapes, folder)
@@ -148,6 +151,11 @@ def _module(path: str, sides: Mapping[str, Tensor], config: AdapterConfig, folde
     if rank != config.rank_of(path):
         raise _broken(f"rank {config.rank_of(path)} at {path}, as the config says", f"rank {rank}", folder)
     return LoraModule(path, LoraFactors(lora_A, lora_B, config.scaling_of(path, rank)))
+
+
+def _single(factor: Tensor) -> Tensor:
+    """A factor in float32, or in the half precision it is stored in."""
+    return factor.float() if factor.dtype == torch.float64 else factor
 
 
 def _check_sides(path: str, sides: Mapping[str, Tensor], folder: Folder) -> None:
@@ -201,6 +209,6 @@ def _digest(modules: tuple[LoraModule, ...]) -> str:
         update = one.update
         head = [one.path, list(update.lora_A.shape), list(update.lora_B.shape), repr(update.scaling)]
         digest.update(repr(head).encode())
-        digest.update(update.lora_A.contiguous().numpy().data)
-        digest.update(update.lora_B.contiguous().numpy().data)
+        for factor in (update.lora_A, update.lora_B):
+            digest.update(factor.float().contiguous().numpy().data)
     return digest.hexdigest()
