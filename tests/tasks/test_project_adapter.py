@@ -15,6 +15,7 @@ import cross_lora_core.adapters.reading as reading
 import cross_lora_core.migration.files as files
 import tasks.adapters_in_memory as in_memory
 import tasks.project_adapter as project_adapter
+import tasks.publish_adapter as publishing
 import tasks.runtime as runtime
 from cross_lora_core.errors import FinalError
 from cross_lora_core.migration import (
@@ -97,8 +98,17 @@ def project_all(plan: Plan, threads: int = 2) -> None:
         publish_adapter.fn(plan, item)
 
 
-def test_each_adapter_is_read_once_and_each_module_of_factors_once_per_task(plan, monkeypatch):
-    modules, read = Counter(), Counter()
+def test_each_adapter_is_read_once_and_each_file_of_factors_once_per_task(plan, monkeypatch):
+    opened, modules, read = Counter(), Counter(), Counter()
+    real_file, real_projections = files.MappedFile, publishing.read_projections
+    monkeypatch.setattr(
+        files, "MappedFile", lambda path: [opened.update([path.parts[-4]]), real_file(path)][1]
+    )
+    monkeypatch.setattr(
+        publishing,
+        "read_projections",
+        lambda path: [opened.update([path.parts[-4]]), real_projections(path)][1],
+    )
     real_tensors, real_read = files.GroupFile.tensors, reading.read_tensors
 
     def tensors(self, layer, role):
@@ -111,6 +121,10 @@ def test_each_adapter_is_read_once_and_each_module_of_factors_once_per_task(plan
     )
     project_all(plan)
     assert read == {"a1": 1, "a2": 1}
+    tasks = len(plan.items) * len(plan.targets[0].groups)
+    assert opened["factors"] == 2 * tasks  # of the source and of the target
+    assert opened["alignments"] == tasks
+    assert opened["projections"] == tasks  # for publishing
     landings = plan.items[0].landings
     once_each = len(plan.items) * len(landings)
     assert sum(times for (kind, *_), times in modules.items() if kind == "alignments") == once_each
