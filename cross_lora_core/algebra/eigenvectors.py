@@ -13,8 +13,8 @@ from torch import Tensor
 __all__ = ["largest_eigenvectors"]
 
 
-def largest_eigenvectors(matrix: Tensor, count: int) -> Tensor | None:
-    """Orthonormal eigenvectors in descending order of their eigenvalues; None if LAPACK finds none.
+def largest_eigenvectors(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
+    """The largest eigenvalues, descending, and their orthonormal eigenvectors; None if LAPACK finds none.
 
     Args:
         matrix: [n, n], symmetric, contiguous, float32 or float64. On a CPU its memory is used up: what it
@@ -22,7 +22,7 @@ def largest_eigenvectors(matrix: Tensor, count: int) -> Tensor | None:
         count: between 1 and n.
 
     Returns:
-        [n, count], of the matrix's precision and device.
+        [count] and [n, count], of the matrix's precision and device.
     """
     if matrix.device.type != "cpu":
         return _of_all(matrix, count)
@@ -31,17 +31,17 @@ def largest_eigenvectors(matrix: Tensor, count: int) -> Tensor | None:
     n = len(matrix)
     columns_first = matrix.numpy().T  # the same matrix, as LAPACK wants it, without a copy
     try:
-        _, vectors = scipy.linalg.eigh(
+        values, vectors = scipy.linalg.eigh(
             columns_first, subset_by_index=(n - count, n - 1), driver="evr", overwrite_a=True
         )
     except (scipy.linalg.LinAlgError, ValueError):  # ValueError: an entry is not finite
         return None
-    return torch.from_numpy(vectors).flip(1)
+    return torch.from_numpy(values).flip(0), torch.from_numpy(vectors).flip(1)
 
 
-def _of_all(matrix: Tensor, count: int) -> Tensor | None:
+def _of_all(matrix: Tensor, count: int) -> tuple[Tensor, Tensor] | None:
     """The same by torch, which finds all of them, where SciPy cannot go."""
     if not bool(torch.isfinite(matrix).all()):  # of some of these torch finds vectors
         return None
-    every: Tensor = torch.linalg.eigh(matrix)[1]
-    return every[:, -count:].flip(1)
+    values, vectors = torch.linalg.eigh(matrix)
+    return values[-count:].flip(0), vectors[:, -count:].flip(1)

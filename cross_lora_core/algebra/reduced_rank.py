@@ -42,8 +42,9 @@ def reduced_rank_ridge(moments: Moments, ridge: float, rank: int) -> LoraFactors
     if root is None:
         raise ValueError(f"expected finite moments, got some that a ridge of {ridge} does not make regular")
     whitened = torch.linalg.solve_triangular(root, moments.yx.T, upper=False).T
-    U = largest_eigenvectors(whitened @ whitened.T, rank)
-    if U is None:
+    found = largest_eigenvectors(whitened @ whitened.T, rank)
+    if found is None:
         raise ValueError("expected finite moments, got some that overflow")
+    _, U = found
     lora_A = torch.linalg.solve_triangular(root.T, (U.T @ whitened).T, upper=True).T
     return LoraFactors(lora_A.float().contiguous(), U.float().contiguous())

@@ -5,7 +5,7 @@ product away. A Gram matrix squares the condition number, so what comes out is t
 next, slower way is taken where the test fails:
 
 1. few of many triples of a float32 weight: leading eigenvectors of the Gram matrix in float32, then
-   a Rayleigh-Ritz step on `W V` in float64; tested by the residual `W^T u - s v` of every triple;
+   a Rayleigh-Ritz step on `W V` in float64; tested by the residuals `W^T u - s v`;
 2. the same from the Gram matrix in float64, where one direction towers over the others;
 3. eigenvectors of the Gram matrix in float64, directly; tested by the orthonormality of the recovered side;
 4. the full SVD.
@@ -24,7 +24,7 @@ from torch import Tensor
 from cross_lora_core.algebra.doubled import blocks, gram, squared_norm
 from cross_lora_core.algebra.eigenvectors import largest_eigenvectors
 from cross_lora_core.algebra.factors import SpectralFactors, working_dtype
-from cross_lora_core.algebra.leading import leading_basis, missed_share, pays
+from cross_lora_core.algebra.leading import leading_basis, pays
 
 __all__ = ["factorize"]
 
@@ -32,6 +32,9 @@ ORTHONORMALITY = 1e-4
 """Largest entry of |Q^T Q - I| accepted of the side that was recovered by a product."""
 MISSED = 1e-5
 """Largest estimated share of the wanted subspace that the first way may miss."""
+PROBES = 16
+"""Sums of residuals that are tested."""
+SEED = 21
 PANEL = 256
 """Columns of a Gram matrix that are computed at a time."""
 SMALL = 512
@@ -130,20 +133,33 @@ def _refined(tall: Tensor, basis: Tensor, rank: int) -> _Triples | None:
         return None
     left = image @ (turn / S).to(image.dtype)
     right = basis @ turn.to(basis.dtype)
-    residual = (tall.T @ left - right * S.to(right.dtype)) * S.to(right.dtype)
-    missed = missed_share(residual, values, rank)
+    missed = _missed_share(tall, (left, S, right), values[-1])
     return (left, S, right) if missed <= MISSED and _is_orthonormal(left) else None
+
+
+def _missed_share(tall: Tensor, triples: _Triples, last: Tensor) -> float:
+    """`missed_share` of triples, from the residuals `W^T u - s v` of a few sums of them with random signs.
+
+    The squared norm of such a sum is on average the sum of the squared norms (Hutchinson, 1990), so a
+    product with a few vectors takes the place of one with all.
+    """
+    left, S, right = triples
+    signs = torch.randint(2, (len(S), PROBES), generator=torch.Generator().manual_seed(SEED)) * 2 - 1
+    mix = signs.to(S) * (S / (S.square() - last).clamp_min(torch.finfo(S.dtype).tiny))[:, None]
+    found = tall.T @ (left @ mix.to(left.dtype)) - right @ (mix * S[:, None]).to(right.dtype)
+    return float(found.double().square().sum()) / (PROBES * len(S))
 
 
 def _by_gram(tall: Tensor, rank: int) -> _Triples | None:
     """Triples (left, S, right) by eigenvectors in float64; None if the other side is not orthonormal."""
-    right = largest_eigenvectors(gram(tall), min(rank, tall.shape[1]))
-    if right is None:
+    found = largest_eigenvectors(gram(tall), min(rank, tall.shape[1]))
+    if found is None:
         return None
+    _, right = found
     image = torch.cat([block.double() @ right for block in blocks(tall)])
     S = torch.linalg.vector_norm(image, dim=0)
     keep = int((S > S.max() * _tolerance(tall)).sum())
-    left = image[:, :keep] / S[:keep]
+    left = (image[:, :keep] / S[:keep]).to(tall.dtype)
     return (left, S[:keep], right[:, :keep]) if _is_orthonormal(left) else None
 
 

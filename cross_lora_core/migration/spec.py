@@ -25,7 +25,7 @@ __all__ = [
 ALGORITHM_VERSION = 1
 """Raised whenever the same inputs would give other numbers, so that old stored results are not reused."""
 
-FACTORS_VERSION = 2
+FACTORS_VERSION = 3
 """Raised whenever the same weight would give other factors."""
 
 EFFECT_VERSION = 2

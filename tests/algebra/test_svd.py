@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cross_lora_core.algebra import factorize, principal_angles, subspace_capture
-from cross_lora_core.algebra.svd import _by_leading_vectors
+from cross_lora_core.algebra.leading import missed_share
+from cross_lora_core.algebra.svd import _by_leading_vectors, _missed_share
 from tests.support.oracle import projector, truncated
 from tests.support.spectra import generator, slowly_decaying, with_spectrum
 from tests.support.tolerances import ORTHONORMAL, assert_close
@@ -128,6 +129,7 @@ def few_of_many(spectrum: torch.Tensor, shape=(700, 600), rank=60):
 SPECTRA = {
     "like a real weight": torch.linspace(1.0, 0.2, 600) ** 1.5,
     "nearly flat": torch.linspace(1.0, 0.8, 600),
+    "falls fast and then slowly": torch.cat([torch.linspace(1.0, 0.5, 75), torch.linspace(0.5, 0.1, 525)]),
     "one direction towers": torch.cat([torch.tensor([300.0]), torch.linspace(1.0, 0.2, 599)]),
     "falls by five decades": torch.logspace(0, -5, 600),
 }
@@ -153,6 +155,29 @@ def test_few_of_many_are_the_true_ones(monkeypatch, spectrum, shape):
     eye = torch.eye(rank)
     assert torch.allclose(factors.U.T @ factors.U, eye, atol=ORTHONORMAL)
     assert torch.allclose(factors.Vh @ factors.Vh.T, eye, atol=ORTHONORMAL)
+
+
+@pytest.mark.usefixtures("gram_solver")
+@pytest.mark.parametrize("rank", [1, 5])
+def test_very_few_are_the_true_ones(monkeypatch, rank):
+    monkeypatch.setattr("cross_lora_core.algebra.svd._by_gram", None)
+    weight, rank, (U, S, _) = few_of_many(torch.logspace(0, -2, 600), rank=rank)
+    factors = factorize(weight, rank)
+    assert subspace_capture(factors.U, U) > 0.99999
+    assert torch.allclose(factors.S.double(), S, rtol=1e-4)
+
+
+def test_what_a_few_sums_say_is_missed_is_what_all_residuals_say():
+    weight, rank, (_, S, Vh) = few_of_many(SPECTRA["like a real weight"])
+    turned = torch.linalg.qr(Vh.T + 1e-3 * torch.randn(600, rank, generator=generator(3))).Q
+    image = weight.double() @ turned.double()
+    S, last = torch.linalg.vector_norm(image, dim=0), float(S[-1]) ** 2 * 0.9
+    left = image / S
+    residual = (weight.double().T @ left - turned.double() * S) * S
+    values = torch.cat([S.square(), torch.tensor([last], dtype=torch.float64)])
+    exact = missed_share(residual, values, rank)
+    told = _missed_share(weight, (left.float(), S, turned.float()), values[-1])
+    assert 0.3 * exact < told < 3 * exact
 
 
 UNDECIDED = {
