@@ -10,7 +10,8 @@ next, slower way is taken where the test fails:
 3. eigenvectors of the Gram matrix in float64, directly; tested by the orthonormality of the recovered side;
 4. the full SVD.
 
-Besides the weight and the result a few `d x 1.5 rank` blocks and one Gram matrix are held.
+Besides the weight and the result a few `d x rank` blocks, one Gram matrix and, beyond the width that is left
+to LAPACK, up to `8 x rank` vectors of the smaller side are held.
 """
 
 from __future__ import annotations

@@ -221,6 +221,5 @@ def read_projections(path: Path) -> dict[_Key, Projected]:
         for module, numbers in _numbers(opened.metadata()).items():
             measure = ModuleMeasure(**{**numbers, "role": Role(numbers["role"])})
             lora_A, lora_B = (opened.get_tensor(f"{module}.{part}") for part in ("lora_A", "lora_B"))
-            update, is_rounded = LoraFactors(lora_A, lora_B), lora_A.dtype != torch.float32
-            result[measure.layer, measure.role] = Projected(update, measure, is_rounded)
+            result[measure.layer, measure.role] = Projected(LoraFactors(lora_A, lora_B), measure)
     return result

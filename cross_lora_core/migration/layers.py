@@ -101,12 +101,15 @@ class Projected:
     Attributes:
         update: the factors.
         measure: of them before any rounding.
-        is_rounded: whether they are balanced and in the precision they are published in.
     """
 
     update: LoraFactors
     measure: ModuleMeasure
-    is_rounded: bool = False
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether they are balanced and in the half precision they are published in (`rounding.py`)."""
+        return self.update.lora_A.dtype.itemsize == 2
 
 
 def factorize_layers(

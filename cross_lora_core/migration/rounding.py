@@ -35,6 +35,6 @@ def _rounded(one: Projected, target: BaseModel, spec: TransferSpec, dtype: torch
     if joined or (spec.output_rank is not None and one.update.rank > spec.output_rank):
         return one
     try:
-        return replace(one, update=round_update(one.update, dtype), is_rounded=True)
+        return replace(one, update=round_update(one.update, dtype))
     except AdapterRefused:
         return one
