@@ -16,14 +16,13 @@ _SAFE = 1e-20
 """A squared norm to which what float32 rounds to nothing adds nothing."""
 
 
-def gram(left: Tensor, right: Tensor | None = None) -> Tensor:
-    """`left^T right` in float64, [columns of left, columns of right]; of one matrix, its Gram matrix."""
-    right = left if right is None else right
-    result = torch.zeros(left.shape[1], right.shape[1], dtype=torch.float64, device=left.device)
-    rows = max(1, _ENTRIES // max(left.shape[1], right.shape[1]))
-    for one, two in zip(torch.split(left, rows), torch.split(right, rows), strict=True):
-        double = one.double()
-        result.addmm_(double.T, double if right is left else two.double())
+def gram(matrix: Tensor) -> Tensor:
+    """`M^T M` in float64, [columns, columns]."""
+    columns = matrix.shape[1]
+    result = torch.zeros(columns, columns, dtype=torch.float64, device=matrix.device)
+    for block in blocks(matrix):
+        double = block.double()
+        result.addmm_(double.T, double)
     return result
 
 

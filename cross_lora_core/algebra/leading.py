@@ -53,7 +53,7 @@ def leading_basis(matrix: Tensor, count: int) -> Tensor | None:
 
     Args:
         matrix: [n, n], symmetric, positive semidefinite, contiguous; its memory may be used up.
-        count: eigenvectors that are wanted; few enough that it `pays`, a fourth of n at most.
+        count: eigenvectors that are wanted; few enough that it `pays`.
 
     Returns:
         [n, count + BESIDE], Ritz vectors in descending order; or None where the iteration did not get there,
@@ -104,8 +104,7 @@ def _is_direct(width: int, device: torch.device) -> bool:
 class _KrylovSpace:
     """Orthonormal vectors, and the matrix projected onto them: block tridiagonal.
 
-    A row of `_basis` is a vector; the last block of them has not been multiplied yet, and
-    `_coupling` is what the block before it has to do with it.
+    A row of `_basis` is a vector; the block behind the first `size` of them has not been multiplied yet.
     """
 
     def __init__(self, matrix: Tensor, block: int, most: int) -> None:
@@ -115,7 +114,6 @@ class _KrylovSpace:
         self._projected = matrix.new_zeros(len(self._basis), len(self._basis))
         drawn = torch.randn(len(matrix), block, generator=torch.Generator().manual_seed(SEED))
         self._basis[:block] = torch.linalg.qr(drawn.to(matrix))[0].T
-        self._coupling = self._projected[:0, :0]
         self.size = 0
 
     @property
@@ -134,12 +132,11 @@ class _KrylovSpace:
         inside = known @ images
         rest, first = torch.linalg.qr(images.addmm_(known.T, inside, alpha=-1))
         following, second = torch.linalg.qr(rest.addmm_(known.T, known @ rest, alpha=-1))
-        self._coupling = second @ first
-        own = inside[start:]
+        own, coupling = inside[start:], second @ first
         self._projected[start:stop, start:stop] = (own + own.T) / 2
         ahead = slice(stop, stop + self._block)
-        self._projected[ahead, start:stop] = self._coupling
-        self._projected[start:stop, ahead] = self._coupling.T
+        self._projected[ahead, start:stop] = coupling
+        self._projected[start:stop, ahead] = coupling.T
         self._basis[ahead] = following.T
         self.size = stop
 
@@ -149,7 +146,7 @@ class _KrylovSpace:
 
     def residual(self, inside: Tensor) -> Tensor:
         """`G x - value x` of Ritz vectors given by their coordinates, in coordinates of the next block."""
-        return self._coupling @ inside[-self._block :]
+        return self._projected[self.size :, : self.size][: self._block] @ inside
 
     def vectors(self, inside: Tensor) -> Tensor:
         """Ritz vectors [n, count] from their coordinates."""
