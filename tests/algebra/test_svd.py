@@ -12,6 +12,7 @@ from tests.support.oracle import projector, truncated
 from tests.support.spectra import generator, slowly_decaying, with_spectrum
 from tests.support.tolerances import ORTHONORMAL, assert_close
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40), st.integers(1, 45), st.integers(0, 10_000))
 
 

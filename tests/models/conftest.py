@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.support.pico_models import build_pico
 
@@ -29,13 +28,9 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> PicoFactory:
     return build
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Pico models are too small for threads to help, and the cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+@pytest.fixture(scope="module", autouse=True)
+def _pico_models_need_no_threads(one_thread: None) -> None:
+    """All files of this folder."""
 
 
 @pytest.fixture
